@@ -1,0 +1,185 @@
+//! Every SELECT that the API and the stages need, by name.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{OptionalExtension, Row};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Readers, StoreError};
+use crate::event::{Bytes, Headers};
+
+/// One line of `GET /events/latest`.
+#[derive(Debug, Serialize)]
+pub struct EventSummary {
+    pub id: i64,
+    pub tenant_id: String,
+    pub topic: String,
+    pub received_at: String,
+}
+
+/// Everything known of one event.
+#[derive(Debug, Serialize)]
+pub struct EventDetail {
+    pub id: i64,
+    pub tenant_id: String,
+    pub topic: String,
+    pub received_at: String,
+    /// The value's own text: a JSON object.
+    pub payload: Box<RawValue>,
+    pub kafka_partition: i32,
+    pub kafka_offset: i64,
+    pub kafka_key: Option<Bytes>,
+    pub kafka_headers: Headers,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub kafka_timestamp: Option<i64>,
+    pub replay_of: Option<i64>,
+    /// The rows that are replays of this one.
+    pub replays: Vec<i64>,
+}
+
+/// One line of `GET /dlq`.
+#[derive(Debug, Serialize)]
+pub struct DeadLetterSummary {
+    pub id: i64,
+    pub topic: String,
+    pub error: String,
+    pub received_at: String,
+}
+
+/// Everything known of one dead letter.
+#[derive(Debug, Serialize)]
+pub struct DeadLetterDetail {
+    pub id: i64,
+    pub topic: String,
+    pub error: String,
+    pub received_at: String,
+    pub reason: String,
+    pub payload: Option<Bytes>,
+    pub kafka_partition: i32,
+    pub kafka_offset: i64,
+    pub kafka_key: Option<Bytes>,
+    pub kafka_headers: Headers,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub kafka_timestamp: Option<i64>,
+}
+
+impl Readers {
+    /// The newest events, newest first.
+    pub fn latest_events(&self, limit: u32) -> Result<Vec<EventSummary>, StoreError> {
+        let sql = "SELECT id, tenant_id, topic, received_at FROM event_journal ORDER BY id DESC LIMIT ?1";
+        let reader = self.get()?;
+        let mut select = reader.prepare_cached(sql)?;
+        let rows = select.query_map([limit], |row| {
+            Ok(EventSummary { id: row.get(0)?, tenant_id: row.get(1)?, topic: row.get(2)?, received_at: time(row, 3)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub fn event(&self, id: i64) -> Result<Option<EventDetail>, StoreError> {
+        let sql = "SELECT id, tenant_id, topic, received_at, payload, kafka_partition, kafka_offset, kafka_key, \
+                   kafka_headers, kafka_timestamp, replay_of FROM event_journal WHERE id = ?1";
+        let reader = self.get()?;
+        let event = reader.prepare_cached(sql)?.query_row([id], |row| {
+            Ok(EventDetail {
+                id: row.get(0)?,
+                tenant_id: row.get(1)?,
+                topic: row.get(2)?,
+                received_at: time(row, 3)?,
+                payload: json(row, 4)?,
+                kafka_partition: row.get(5)?,
+                kafka_offset: row.get(6)?,
+                kafka_key: bytes(row, 7)?,
+                kafka_headers: headers(row, 8)?,
+                kafka_timestamp: row.get(9)?,
+                replay_of: row.get(10)?,
+                replays: Vec::new(),
+            })
+        });
+        let Some(mut event) = event.optional()? else { return Ok(None) };
+        let mut replays = reader.prepare_cached("SELECT id FROM event_journal WHERE replay_of = ?1 ORDER BY id")?;
+        event.replays = replays.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(Some(event))
+    }
+
+    /// The newest dead letters, newest first.
+    pub fn latest_dead_letters(&self, limit: u32) -> Result<Vec<DeadLetterSummary>, StoreError> {
+        let sql = "SELECT id, topic, error, received_at FROM event_dlq ORDER BY id DESC LIMIT ?1";
+        let reader = self.get()?;
+        let mut select = reader.prepare_cached(sql)?;
+        let rows = select.query_map([limit], |row| {
+            Ok(DeadLetterSummary {
+                id: row.get(0)?,
+                topic: row.get(1)?,
+                error: row.get(2)?,
+                received_at: time(row, 3)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    pub fn dead_letter(&self, id: i64) -> Result<Option<DeadLetterDetail>, StoreError> {
+        let sql = "SELECT id, topic, error, received_at, reason, payload, kafka_partition, kafka_offset, kafka_key, \
+                   kafka_headers, kafka_timestamp FROM event_dlq WHERE id = ?1";
+        let reader = self.get()?;
+        let letter = reader.prepare_cached(sql)?.query_row([id], |row| {
+            Ok(DeadLetterDetail {
+                id: row.get(0)?,
+                topic: row.get(1)?,
+                error: row.get(2)?,
+                received_at: time(row, 3)?,
+                reason: row.get(4)?,
+                payload: bytes(row, 5)?,
+                kafka_partition: row.get(6)?,
+                kafka_offset: row.get(7)?,
+                kafka_key: bytes(row, 8)?,
+                kafka_headers: headers(row, 9)?,
+                kafka_timestamp: row.get(10)?,
+            })
+        });
+        Ok(letter.optional()?)
+    }
+
+    /// How many events and dead letters the file holds.
+    pub fn counts(&self) -> Result<(i64, i64), StoreError> {
+        let sql = "SELECT (SELECT count(*) FROM event_journal), (SELECT count(*) FROM event_dlq)";
+        Ok(self.get()?.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
+    }
+
+    /// The offset to read on from, where the file knows the partition.
+    pub fn next_offset(&self, topic: &str, partition: i32) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT next_offset FROM kafka_position WHERE topic = ?1 AND kafka_partition = ?2";
+        let reader = self.get()?;
+        let next_offset = reader.prepare_cached(sql)?.query_row((topic, partition), |row| row.get(0)).optional()?;
+        Ok(next_offset)
+    }
+}
+
+/// `2025-11-03 20:03:58.586440` as JSON users know it: `2025-11-03T20:03:58.586440+00:00`.
+fn time(row: &Row, column: usize) -> rusqlite::Result<String> {
+    let text: String = row.get(column)?;
+    Ok(format!("{}+00:00", text.replacen(' ', "T", 1)))
+}
+
+fn bytes(row: &Row, column: usize) -> rusqlite::Result<Option<Bytes>> {
+    Ok(match row.get_ref(column)? {
+        ValueRef::Null => None,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Bytes(bytes.to_vec())),
+        ValueRef::Integer(number) => Some(Bytes(number.to_string().into_bytes())),
+        ValueRef::Real(number) => Some(Bytes(number.to_string().into_bytes())),
+    })
+}
+
+fn headers(row: &Row, column: usize) -> rusqlite::Result<Headers> {
+    match row.get_ref(column)?.as_str_or_null()? {
+        None => Ok(Headers::default()),
+        Some(text) => serde_json::from_str(text).map_err(|error| unreadable(column, error)),
+    }
+}
+
+fn json(row: &Row, column: usize) -> rusqlite::Result<Box<RawValue>> {
+    RawValue::from_string(row.get(column)?).map_err(|error| unreadable(column, error))
+}
+
+fn unreadable(column: usize, error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
