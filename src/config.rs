@@ -1,0 +1,474 @@
+//! Every setting, its default, and where it may come from: flag, environment, file, default, in this order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the file is looked for when `--config` is not given. It need not exist there.
+pub const DEFAULT_PATH: &str = "/etc/crm-events-sink/config.toml";
+
+/// The librdkafka properties on which the promises rest; a config that sets one is refused.
+const OWN_PROPERTIES: [(&str, &str); 8] = [
+    ("bootstrap.servers", "set kafka.brokers"),
+    ("metadata.broker.list", "set kafka.brokers"),
+    ("group.id", "set kafka.group_id"),
+    ("enable.auto.commit", "offsets are committed once the journal holds the records"),
+    ("enable.auto.offset.store", "offsets are committed once the journal holds the records"),
+    ("auto.offset.reset", "a partition the journal does not know is read from its beginning"),
+    ("enable.idempotence", "a replay must not be doubled by a retry"),
+    ("acks", "a replay is done when all replicas have it"),
+];
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// How long a stop may take: draining the queue and answering the requests in flight.
+    #[serde(with = "duration")]
+    pub shutdown_timeout: Duration,
+    pub kafka: Kafka,
+    pub queue: Queue,
+    pub write: Write,
+    pub journal: Journal,
+    pub metrics: Metrics,
+    pub api: Api,
+    pub replay: Replay,
+    pub log: Log,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kafka {
+    /// Comma-separated `host:port`.
+    pub brokers: String,
+    pub group_id: String,
+    /// Topic names, or regular expressions that begin with `^`.
+    pub topics: Vec<String>,
+    /// Consumer threads, 1 to 64. More than the topics have partitions stay idle.
+    pub consumers: usize,
+    /// Any other librdkafka property, for TLS and SASL above all.
+    pub properties: BTreeMap<String, Property>,
+}
+
+/// A librdkafka property's value: TOML may write it as text, number or boolean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Property {
+    Text(String),
+    Integer(i64),
+    Boolean(bool),
+}
+
+impl Property {
+    pub fn text(&self) -> String {
+        match self {
+            Property::Text(text) => text.clone(),
+            Property::Integer(number) => number.to_string(),
+            Property::Boolean(boolean) => boolean.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// Batches that may wait for the writer, 1 to 1024. With `chunk_bytes_max` this bounds the queue's memory.
+    pub batches_max: usize,
+    /// Bytes of one batch in the queue, at least one record. 4 KiB to 64 MiB.
+    pub batch_bytes_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Write {
+    /// Rows of one transaction, 1 to 100,000.
+    pub batch_rows_max: usize,
+    /// Bytes of one transaction, at least one batch of the queue. 4 KiB to 64 MiB.
+    pub batch_bytes_max: usize,
+    /// How long a record may wait for others to share its transaction. 0 to 10 s.
+    #[serde(with = "duration")]
+    pub batch_age_max: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    pub path: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    pub listen: SocketAddr,
+    /// Tenants that get a label of their own; the others share `_other`.
+    pub max_tenants: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    pub listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replay {
+    /// How long `POST /replay/{id}` waits for the broker's acknowledgement. 100 ms to 5 min.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub level: Level,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            shutdown_timeout: Duration::from_secs(10),
+            kafka: Kafka::default(),
+            queue: Queue::default(),
+            write: Write::default(),
+            journal: Journal::default(),
+            metrics: Metrics::default(),
+            api: Api::default(),
+            replay: Replay::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Kafka {
+    fn default() -> Kafka {
+        Kafka {
+            brokers: "localhost:9092".into(),
+            group_id: "crm-events-sink".into(),
+            topics: vec![r"^apexflow\..*".into()],
+            consumers: 1,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Queue {
+        // 16 × 1 MiB: enough for four full transactions, so that the writer never waits for the consumer.
+        Queue { batches_max: 16, batch_bytes_max: 1 << 20 }
+    }
+}
+
+impl Default for Write {
+    fn default() -> Write {
+        // 20 ms keeps a lone event under 50 ms until it is visible, and lets 1,000 events/s share 50 commits a
+        // second instead of paying 1,000. 4,000 rows or 4 MiB are past the point where a commit's fixed cost shows.
+        Write { batch_rows_max: 4000, batch_bytes_max: 4 << 20, batch_age_max: Duration::from_millis(20) }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Journal {
+        Journal { path: "/var/lib/crm-events-sink/journal.db".into() }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics { listen: SocketAddr::from(([127, 0, 0, 1], 9105)), max_tenants: 200 }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Api {
+        Api { listen: SocketAddr::from(([127, 0, 0, 1], 9106)) }
+    }
+}
+
+impl Default for Replay {
+    fn default() -> Replay {
+        Replay { timeout: Duration::from_secs(10) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: Level::Info }
+    }
+}
+
+/// What was wrong with the configuration: the key, where it stands, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// Settings given on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub brokers: Option<String>,
+    pub group_id: Option<String>,
+    pub topics: Option<String>,
+    pub journal: Option<PathBuf>,
+    pub metrics_listen: Option<SocketAddr>,
+    pub api_listen: Option<SocketAddr>,
+    pub log_level: Option<Level>,
+}
+
+impl Config {
+    /// Reads the file (`None`: [`DEFAULT_PATH`] if it exists), then lays environment and flags over it.
+    ///
+    /// # Errors
+    /// An unreadable file, an unknown key, or a value out of its range.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Fn(&str) -> Option<String>,
+        flags: &Overrides,
+    ) -> Result<Config, ConfigError> {
+        let mut config = match file {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_PATH).exists() => read(Path::new(DEFAULT_PATH))?,
+            None => Config::default(),
+        };
+        config.lay_environment(environment)?;
+        config.lay_flags(flags);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// What a Kafka client of the sink is made with: `defaults`, and over them what `kafka.properties` says.
+    pub fn client_properties(&self, defaults: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let common = [
+            ("bootstrap.servers", self.kafka.brokers.as_str()),
+            ("client.id", "crm-events-sink"),
+            ("socket.keepalive.enable", "true"),
+            ("reconnect.backoff.max.ms", "5000"),
+            ("enable.metrics.push", "false"),
+        ];
+        let defaults = common.iter().chain(defaults).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings = self.kafka.properties.iter().map(|(name, value)| (name.clone(), value.text()));
+        defaults.chain(settings).collect()
+    }
+
+    fn lay_environment(&mut self, environment: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        let get = |name: &str| environment(name).filter(|value| !value.is_empty());
+        if let Some(brokers) = get("KAFKA_BOOTSTRAP") {
+            self.kafka.brokers = brokers;
+        }
+        if let Some(group_id) = get("GROUP_ID") {
+            self.kafka.group_id = group_id;
+        }
+        if let Some(topics) = get("KAFKA_TOPICS") {
+            self.kafka.topics = list(&topics);
+        }
+        if let Some(path) = get("JOURNAL_PATH") {
+            self.journal.path = path.into();
+        }
+        if let Some(listen) = get("METRICS_LISTEN") {
+            self.metrics.listen = address("METRICS_LISTEN", &listen)?;
+        }
+        if let Some(port) = get("PROM_PORT") {
+            self.metrics.listen.set_port(port.parse().map_err(|_| {
+                ConfigError(format!("PROM_PORT: {port:?} is no port number; give one of 1-65535, as PROM_PORT=9105"))
+            })?);
+        }
+        if let Some(listen) = get("API_LISTEN") {
+            self.api.listen = address("API_LISTEN", &listen)?;
+        }
+        Ok(())
+    }
+
+    fn lay_flags(&mut self, flags: &Overrides) {
+        let flags = flags.clone();
+        self.kafka.brokers = flags.brokers.unwrap_or(std::mem::take(&mut self.kafka.brokers));
+        self.kafka.group_id = flags.group_id.unwrap_or(std::mem::take(&mut self.kafka.group_id));
+        if let Some(topics) = flags.topics {
+            self.kafka.topics = list(&topics);
+        }
+        self.journal.path = flags.journal.unwrap_or(std::mem::take(&mut self.journal.path));
+        self.metrics.listen = flags.metrics_listen.unwrap_or(self.metrics.listen);
+        self.api.listen = flags.api_listen.unwrap_or(self.api.listen);
+        self.log.level = flags.log_level.unwrap_or(self.log.level);
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let size = 4096..=64 << 20;
+        let ms = Duration::from_millis;
+        within("kafka.consumers", self.kafka.consumers, 1..=64)?;
+        within("queue.batches_max", self.queue.batches_max, 1..=1024)?;
+        within("queue.batch_bytes_max", self.queue.batch_bytes_max, size.clone())?;
+        within("write.batch_rows_max", self.write.batch_rows_max, 1..=100_000)?;
+        within("write.batch_bytes_max", self.write.batch_bytes_max, size)?;
+        within("write.batch_age_max", self.write.batch_age_max, ms(0)..=ms(10_000))?;
+        within("replay.timeout", self.replay.timeout, ms(100)..=ms(300_000))?;
+        within("shutdown_timeout", self.shutdown_timeout, ms(100)..=ms(600_000))?;
+        within("metrics.max_tenants", self.metrics.max_tenants, 0..=10_000)?;
+        not_empty("kafka.brokers", &self.kafka.brokers, "localhost:9092")?;
+        not_empty("kafka.group_id", &self.kafka.group_id, "crm-events-sink")?;
+        if self.kafka.topics.is_empty() || self.kafka.topics.iter().any(String::is_empty) {
+            return Err(ConfigError(
+                r#"kafka.topics: names no topic; give names or a ^regex, as ["^apexflow\\..*"]"#.into(),
+            ));
+        }
+        for (property, instead) in OWN_PROPERTIES {
+            if self.kafka.properties.contains_key(property) {
+                return Err(ConfigError(format!(
+                    "kafka.properties.{property:?}: is the sink's own ({instead}); remove it"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Config, ConfigError> {
+    let file = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let fix = match error.kind() {
+            io::ErrorKind::NotFound => "create it or name another with --config FILE",
+            io::ErrorKind::PermissionDenied => "let the service's user read it (root:crm-events-sink, 0640)",
+            _ => "it must be a readable UTF-8 text file",
+        };
+        ConfigError(format!("{file}: cannot read the configuration: {error}; {fix}"))
+    })?;
+    // The error's own text shows the offending line, which may hold a password: only its message is passed on.
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+        let message = error.message().trim_end();
+        ConfigError(format!("{file}, line {line}: {message}; every key is described in the file the package installs"))
+    })
+}
+
+fn list(commas: &str) -> Vec<String> {
+    commas.split(',').map(|item| item.trim().to_owned()).collect()
+}
+
+fn address(name: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| {
+        ConfigError(format!("{name}: {text:?} is no address; give ADDRESS:PORT, as {name}=127.0.0.1:9106"))
+    })
+}
+
+fn within<T: PartialOrd + std::fmt::Debug>(
+    key: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError(format!("{key}: {value:?} is out of range; give {:?} to {:?}", range.start(), range.end())))
+}
+
+fn not_empty(key: &str, value: &str, example: &str) -> Result<(), ConfigError> {
+    if value.trim().is_empty() {
+        return Err(ConfigError(format!("{key}: is empty; give it a value, as {example:?}")));
+    }
+    Ok(())
+}
+
+/// A span of time as people write it: `"20ms"`, `"10s"`, `"1m30s"`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let example = "give a time with its unit, as \"20ms\" or \"10s\"";
+    let span: jiff::SignedDuration = text.parse().map_err(|_| format!("{text:?} is no time span; {example}"))?;
+    Duration::try_from(span).map_err(|_| format!("{text:?} is negative; {example}"))
+}
+
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        match (span.as_millis() % 1000, span.as_secs()) {
+            (0, seconds) => to.serialize_str(&format!("{seconds}s")),
+            _ => to.serialize_str(&format!("{}ms", span.as_millis())),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        super::parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, env: &[(&str, &str)], flags: &Overrides) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        std::fs::write(&path, toml).unwrap();
+        let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        Config::load(Some(&path), env, flags).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
+        let toml = "[kafka]\nbrokers = 'file:1'\ngroup_id = 'file'\ntopics = ['file']\n";
+        let env = [("KAFKA_BOOTSTRAP", "env:1"), ("GROUP_ID", "env"), ("KAFKA_TOPICS", "")];
+        let flags = Overrides { brokers: Some("flag:1".into()), ..Overrides::default() };
+        let config = load(toml, &env, &flags).unwrap();
+        assert_eq!(config.kafka.brokers, "flag:1");
+        assert_eq!(config.kafka.group_id, "env");
+        assert_eq!(config.kafka.topics, ["file"]);
+        assert_eq!(config.kafka.consumers, 1);
+    }
+
+    #[test]
+    fn the_environment_of_the_replaced_system_works() {
+        let env = [
+            ("KAFKA_TOPICS", "a.b, ^c\\..*"),
+            ("JOURNAL_PATH", "/tmp/j.db"),
+            ("METRICS_LISTEN", "0.0.0.0:1"),
+            ("PROM_PORT", "19105"),
+            ("API_LISTEN", "[::1]:19106"),
+        ];
+        let config = load("", &env, &Overrides::default()).unwrap();
+        assert_eq!(config.kafka.topics, ["a.b", "^c\\..*"]);
+        assert_eq!(config.journal.path, Path::new("/tmp/j.db"));
+        assert_eq!(config.metrics.listen.to_string(), "0.0.0.0:19105");
+        assert_eq!(config.api.listen.to_string(), "[::1]:19106");
+    }
+
+    #[test]
+    fn a_mistake_names_the_key_the_place_and_the_fix() {
+        let none = Overrides::default();
+        for (toml, named) in [
+            ("[kafka]\n\nbroker = 'x'\n", vec!["line 3", "unknown field `broker`", "brokers", "config.toml"]),
+            ("shutdown_timeout = 10\n", vec!["line 1", "expected a string"]),
+            ("[write]\nbatch_age_max = '20'\n", vec!["line 2", "\"20\" is no time span", "20ms"]),
+            ("[write]\nbatch_rows_max = 0\n", vec!["write.batch_rows_max", "1 to 100000"]),
+            ("[kafka]\ntopics = []\n", vec!["kafka.topics", "apexflow"]),
+            ("[kafka]\nbrokers = ' '\n", vec!["kafka.brokers", "localhost:9092"]),
+            ("[kafka.properties]\n'acks' = 1\n", vec!["kafka.properties.\"acks\"", "remove it"]),
+            ("[api]\nlisten = 'x'\n", vec!["line 2", "socket address"]),
+        ] {
+            let error = load(toml, &[], &none).unwrap_err();
+            for name in named {
+                assert!(error.contains(name), "{error:?} lacks {name:?}");
+            }
+        }
+        let error = load("", &[("PROM_PORT", "abc")], &none).unwrap_err();
+        assert!(error.contains("PROM_PORT") && error.contains("PROM_PORT=9105"), "{error}");
+    }
+
+    #[test]
+    fn a_mistake_never_shows_the_line_that_may_hold_a_password() {
+        let toml = "[kafka.properties]\n'sasl.password' = 'hunter2' x\n";
+        let error = load(toml, &[], &Overrides::default()).unwrap_err();
+        assert!(error.contains("line 2") && !error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,58 @@
+//! What is wrong right now, part by part: `/health` shows it, the log says once when it begins and once when it ends.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+#[derive(Debug)]
+struct Fault {
+    reason: String,
+    since: Instant,
+}
+
+#[derive(Debug, Default)]
+pub struct Health {
+    faults: Mutex<BTreeMap<String, Fault>>,
+}
+
+impl Health {
+    /// `part` does not work yet, which is no news: nothing is logged.
+    pub fn starting(&self, part: &str, reason: &str) {
+        self.lock().insert(part.to_owned(), Fault { reason: reason.to_owned(), since: Instant::now() });
+    }
+
+    /// `part` does not work. Logged when it begins, not while it lasts; `reason` may become more precise meanwhile.
+    pub fn fault(&self, part: &str, reason: String) {
+        let mut faults = self.lock();
+        match faults.get_mut(part) {
+            Some(fault) => fault.reason = reason,
+            None => {
+                tracing::error!(part, reason, "not working");
+                faults.insert(part.to_owned(), Fault { reason, since: Instant::now() });
+            }
+        }
+    }
+
+    /// `part` works.
+    pub fn well(&self, part: &str) {
+        if let Some(fault) = self.lock().remove(part) {
+            tracing::info!(part, after_seconds = fault.since.elapsed().as_secs_f32(), "working");
+        }
+    }
+
+    pub fn is_faulty(&self, part: &str) -> bool {
+        self.lock().contains_key(part)
+    }
+
+    /// One sentence a fault, oldest part name first; empty when all is well.
+    pub fn reasons(&self) -> Vec<String> {
+        let sentence = |(part, fault): (&String, &Fault)| {
+            format!("{part}: {} (for {} s)", fault.reason, fault.since.elapsed().as_secs())
+        };
+        self.lock().iter().map(sentence).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Fault>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
