@@ -1,0 +1,207 @@
+//! The Kafka client of a consumer thread: its settings, and what librdkafka tells about itself.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::types::RDKafkaRespErr;
+
+use super::{Intake, Shared};
+use crate::config::Config;
+use crate::queue::Partition;
+
+/// Defaults that `kafka.properties` may change.
+const DEFAULTS: [(&str, &str); 9] = [
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    // A new topic that a ^regex matches is found at the next refresh: well within a minute.
+    ("topic.metadata.refresh.interval.ms", "20000"),
+    ("allow.auto.create.topics", "false"),
+    ("check.crcs", "true"),
+    // What is fetched ahead, a consumer: 16 MiB, and up to 4 MiB of fetch responses on top.
+    ("queued.max.messages.kbytes", "16384"),
+    ("queued.min.messages", "20000"),
+    ("fetch.max.bytes", "4194304"),
+    ("fetch.queue.backoff.ms", "10"),
+    ("statistics.interval.ms", "1000"),
+];
+
+/// A setting that librdkafka does not accept. Never holds a value: it may be a password.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+impl From<KafkaError> for SettingsError {
+    fn from(error: KafkaError) -> SettingsError {
+        SettingsError(match error {
+            KafkaError::ClientConfig(_, what, key, _) => {
+                format!(
+                    "kafka.properties.{key:?}: {}; see librdkafka's CONFIGURATION.md for its properties",
+                    what.trim()
+                )
+            }
+            KafkaError::ClientCreation(what) => format!("kafka: {what}; mend kafka.properties"),
+            KafkaError::Subscription(what) => format!("kafka.topics: {what}; give topic names or a ^regex"),
+            other => format!("kafka: {other}"),
+        })
+    }
+}
+
+fn client_config(config: &Config) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.extend(config.client_properties(&DEFAULTS));
+    client
+        .set("group.id", &config.kafka.group_id)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "earliest");
+    client
+}
+
+/// Whether librdkafka accepts the settings. No broker is asked.
+///
+/// # Errors
+/// The setting it does not accept.
+pub fn check_settings(config: &Config) -> Result<(), SettingsError> {
+    client_config(config).create_native_config()?;
+    Ok(())
+}
+
+pub fn create(name: &str, shared: &Shared) -> Result<BaseConsumer<Context>, SettingsError> {
+    let kafka = &shared.config.kafka;
+    let context = Context::new(name, shared.clone());
+    let consumer: BaseConsumer<Context> = client_config(&shared.config).create_with_context(context)?;
+    consumer.subscribe(&kafka.topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+    shared.health.starting(name, &format!("not connected to Kafka yet ({})", kafka.brokers));
+    Ok(consumer)
+}
+
+/// Receives what librdkafka says, on the consumer's own thread, inside a poll.
+pub struct Context {
+    pub(super) name: String,
+    pub(super) shared: Shared,
+    pub(super) intake: Mutex<Intake>,
+    broker: Mutex<Broker>,
+}
+
+/// What is known of the connection.
+#[derive(Default)]
+struct Broker {
+    last_error: String,
+    /// Statistics in a row that saw no broker connected.
+    down_count: u32,
+    /// Errors said since a broker was last connected: each kind is said once.
+    said: HashSet<i32>,
+    /// Partitions whose lag is shown.
+    shown: HashSet<(String, i32)>,
+}
+
+impl Context {
+    fn new(name: &str, shared: Shared) -> Context {
+        Context { name: name.to_owned(), shared, intake: Intake::new(), broker: Mutex::default() }
+    }
+
+    fn broker(&self) -> std::sync::MutexGuard<'_, Broker> {
+        self.broker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unreachable(&self, last_error: &str) {
+        self.shared.metrics.broker_up.set(0);
+        let brokers = &self.shared.config.kafka.brokers;
+        let reason = format!("no broker of {brokers} is connected: {last_error}; it reconnects by itself");
+        self.shared.health.fault(&self.name, reason);
+    }
+
+    fn show_lag(&self, statistics: &Statistics) {
+        let mut shown = HashSet::new();
+        for (topic, partitions) in &statistics.topics {
+            for (number, partition) in &partitions.partitions {
+                let key: Partition = (topic.as_str().into(), *number);
+                let next_offset = self.shared.durable.next_offset(&key);
+                let assigned = self.intake().expected.get(&key).copied();
+                if let (Some(assigned), true) = (assigned, partition.ls_offset >= 0) {
+                    let lag = (partition.ls_offset - next_offset.unwrap_or(assigned)).max(0);
+                    self.shared.metrics.lag.with_label_values(&[topic, &number.to_string()]).set(lag);
+                    shown.insert((topic.clone(), *number));
+                }
+            }
+        }
+        let before = std::mem::take(&mut self.broker().shown);
+        for (topic, number) in before.difference(&shown) {
+            // Whoever has the partition now shows it; gone already is as good as removed.
+            self.shared.metrics.lag.remove_label_values(&[topic, &number.to_string()]).ok();
+        }
+        self.broker().shown = shown;
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // Failing connections repeat themselves for hours: `error` below says them once.
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(consumer = self.name, facility, "{message}");
+            }
+            RDKafkaLogLevel::Warning if facility != "FAIL" => {
+                tracing::warn!(consumer = self.name, facility, "{message}");
+            }
+            _ => tracing::debug!(consumer = self.name, facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+        match code {
+            RDKafkaErrorCode::AllBrokersDown => {
+                let last_error = self.broker().last_error.clone();
+                self.unreachable(&last_error);
+            }
+            RDKafkaErrorCode::BrokerTransportFailure
+            | RDKafkaErrorCode::Resolve
+            | RDKafkaErrorCode::OperationTimedOut => {
+                self.broker().last_error = reason.to_owned();
+            }
+            RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication => {
+                self.broker().last_error = reason.to_owned();
+                self.unreachable(reason);
+            }
+            _ => {
+                if self.broker().said.insert(code as i32) {
+                    tracing::warn!(consumer = self.name, ?code, "{reason}");
+                }
+            }
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let connected = statistics.brokers.values().any(|broker| matches!(broker.state.as_str(), "UP" | "UPDATE"));
+        if connected {
+            let mut broker = self.broker();
+            broker.down_count = 0;
+            broker.said.clear();
+            drop(broker);
+            self.shared.metrics.broker_up.set(1);
+            self.shared.health.well(&self.name);
+        } else {
+            let mut broker = self.broker();
+            broker.down_count += 1;
+            let (down_count, last_error) = (broker.down_count, broker.last_error.clone());
+            drop(broker);
+            // Once may be a reconnect between two requests; an error was heard of if it is more.
+            if down_count >= 2 && !last_error.is_empty() {
+                self.unreachable(&last_error);
+            }
+        }
+        self.show_lag(&statistics);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Context>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        super::rebalance::handle(self, consumer, event, partitions);
+    }
+}
