@@ -1,0 +1,191 @@
+//! CRM Events Sink: keeps every CRM domain event from Kafka in one SQLite file, and lets an operator replay and repair.
+//!
+//! ```text
+//! Kafka ─► consume ─► queue ─► write ─► SQLite file ─► serve (:9105, :9106)
+//!            ▲          │(durable offsets back)            │
+//!            │◄─────────┘                                  ▼
+//!            └───────────── Kafka ◄──────────────────── replay
+//! ```
+//!
+//! In the order in which an event meets them:
+//! - [`event`]: a record as Kafka gave it; the pure step that makes an event of it
+//! - [`dead_letter`]: a record that could not become one, and the closed list of reasons
+//! - [`consume`]: poll, decode, queue; commit what is durable
+//! - [`queue`]: bounded, both ways: batches forward, durable offsets back
+//! - [`write`]: the writer thread: one transaction a batch
+//! - [`store`]: the journal file: one writer, many readers, all SQL
+//! - [`replay`]: an event goes to its topic again, until the broker has it
+//! - [`serve`]: the HTTP threads
+//!
+//! Beside the flow: [`config`], [`metrics`], [`health`], [`shutdown`], [`cli`], [`demo`]. [`run`] is the only wiring.
+//!
+//! Absent on purpose: an event id of our own making (topic, partition and offset are the identity a producer gives),
+//! a second write connection, automatic offset commits, a retry of anything that could put a record in twice.
+
+pub mod cli;
+pub mod config;
+pub mod consume;
+pub mod dead_letter;
+pub mod demo;
+pub mod event;
+pub mod health;
+pub mod metrics;
+pub mod queue;
+pub mod replay;
+pub mod serve;
+pub mod shutdown;
+pub mod store;
+pub mod write;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use config::Config;
+use consume::Consume;
+use health::Health;
+use metrics::Metrics;
+use replay::Replayer;
+use serve::{MetricsApi, OperatorApi};
+use shutdown::{Cause, Shutdown};
+use store::{Lock, Readers, StoreError, Writer};
+use write::Write;
+
+/// Why the sink did not start, or did not end well. Each has its exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Config(String),
+    #[error("{0}")]
+    Port(String),
+    #[error("{0}")]
+    Journal(#[from] StoreError),
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    #[error(
+        "a thread of the sink panicked; what is in the journal is safe and Kafka has the rest. Please report the lines above"
+    )]
+    Panicked,
+}
+
+impl Failure {
+    /// From sysexits.h, as systemd's `RestartPreventExitStatus` wants them: 78 configuration, 75 journal in use,
+    /// 74 journal unusable, 71 system, 70 a fault of the program, 69 port taken.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Config(_) => 78,
+            Failure::Journal(StoreError::Locked { .. }) => 75,
+            Failure::Journal(_) => 74,
+            Failure::System(_) => 71,
+            Failure::Panicked => 70,
+            Failure::Port(_) => 69,
+        }
+    }
+}
+
+/// Where a running sink answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub metrics: SocketAddr,
+    pub api: SocketAddr,
+}
+
+/// Starts every part, calls `ready`, and returns after `shutdown` was asked for and the queue is drained.
+///
+/// # Errors
+/// See [`Failure`]. Until everything that can fail has been tried, nothing is consumed.
+pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses)) -> Result<(), Failure> {
+    let config = Arc::new(config);
+    let metrics = Arc::new(Metrics::new(config.metrics.max_tenants, store::sqlite_version()));
+    let health = Arc::new(Health::default());
+    let durable = Arc::new(queue::Durable::default());
+
+    let _lock = Lock::acquire(&config.journal.path)?;
+    let metrics_port = serve::bind("metrics.listen", config.metrics.listen).map_err(Failure::Port)?;
+    let api_port = serve::bind("api.listen", config.api.listen).map_err(Failure::Port)?;
+    let addresses = Addresses { metrics: metrics_port.address()?, api: api_port.address()? };
+    let writer = Writer::open(&config.journal.path)?;
+    let readers = Readers::open(&config.journal.path)?;
+    let replayer = Replayer::new(Arc::clone(&config), writer.journal_id(), Arc::clone(&metrics));
+
+    let (inlet, outlet) = queue::bounded(config.queue.batches_max);
+    let consumers = consumers(&consume::Shared {
+        config: Arc::clone(&config),
+        inlet,
+        durable: Arc::clone(&durable),
+        readers: readers.clone(),
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        shutdown: Arc::clone(&shutdown),
+    })?;
+    let write = Write {
+        store: writer,
+        path: config.journal.path.clone(),
+        queue: outlet,
+        durable,
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        shutdown: Arc::clone(&shutdown),
+        limits: write::limits(&config),
+    };
+
+    let mut threads = vec![spawn(write::PART, &shutdown, move || write.run())?];
+    for (name, consumer) in consumers {
+        threads.push(spawn(&name, &shutdown, move || consumer.run())?);
+    }
+    let api = Arc::new(OperatorApi { readers, replayer, health });
+    let serving = [
+        serve::start("metrics", metrics_port, serve::METRICS_THREADS, Arc::new(MetricsApi(metrics)))?,
+        serve::start("api", api_port, serve::API_THREADS, api)?,
+    ];
+    tracing::info!(journal = %config.journal.path.display(), brokers = config.kafka.brokers, api = %addresses.api, metrics = %addresses.metrics, "running");
+    ready(addresses);
+
+    while !shutdown.wait(Duration::from_secs(3600)) {}
+    tracing::info!("stopping: draining the queue, answering the requests in flight");
+    let deadline = Instant::now() + config.shutdown_timeout;
+    threads.extend(serving.into_iter().flat_map(serve::Serving::stop));
+    join(threads, deadline);
+    match shutdown.cause() {
+        Some(Cause::Panicked) => Err(Failure::Panicked),
+        _ => Ok(()),
+    }
+}
+
+fn consumers(shared: &consume::Shared) -> Result<Vec<(String, Consume)>, Failure> {
+    let make = |number: usize| {
+        let name = format!("consume-{number}");
+        let consumer =
+            Consume::new(name.clone(), shared.clone()).map_err(|error| Failure::Config(error.to_string()))?;
+        Ok((name, consumer))
+    };
+    (0..shared.config.kafka.consumers).map(make).collect()
+}
+
+fn spawn(
+    name: &str,
+    shutdown: &Arc<Shutdown>,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let shutdown = Arc::clone(shutdown);
+    thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _guard = shutdown.on_panic();
+        body();
+    })
+}
+
+/// Waits for the threads until `deadline`. One that is late ends with the process: what it had in hand, Kafka has.
+fn join(threads: Vec<JoinHandle<()>>, deadline: Instant) {
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() {
+            // A panic has been seen by the thread's guard.
+            thread.join().ok();
+        } else {
+            tracing::warn!(thread = thread.thread().name(), "not finished within shutdown_timeout; left behind");
+        }
+    }
+}
