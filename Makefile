@@ -1,0 +1,30 @@
+.PHONY: demo test lint build
+
+# The whole sink at work on a Kafka broker inside the process. DEMO passes options: make demo DEMO='--for 30s'
+demo:
+	tests/tools.sh build
+	cargo run --locked --quiet -- demo $(DEMO)
+
+# Every test. Those against Apache Kafka run wherever Maven can fetch it; REQUIRE_KAFKA=1 makes that a must.
+test:
+	tests/tools.sh test
+	@if tests/kafka/kafka.sh fetch; then \
+	    PATH="$${CARGO_TARGET_DIR:-$$PWD/target}/tools:$$PATH" cargo test --locked; \
+	elif [ -n "$$REQUIRE_KAFKA" ]; then \
+	    exit 1; \
+	else \
+	    echo "The tests against Apache Kafka are left out: it could not be fetched (see above)."; \
+	    PATH="$${CARGO_TARGET_DIR:-$$PWD/target}/tools:$$PATH" cargo test --locked -- --skip apache_kafka; \
+	fi
+
+# Formatting, lints, licences.
+lint:
+	tests/tools.sh build
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny check licenses bans sources
+
+build:
+	tests/tools.sh build
+	cargo build --locked --release

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs what this project needs and the machine lacks, with Debian's packages, and says so.
+#
+#   tools.sh build   what cargo needs to build librdkafka
+#   tools.sh test    that, and the tools that the tests stand on
+set -euo pipefail
+target=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}
+missing=()
+
+lacks() { # COMMAND PACKAGE
+    command -v "$1" >/dev/null || missing+=("$2")
+}
+
+lacks_header() { # FILE PACKAGE
+    [ -e "/usr/include/$1" ] || missing+=("$2")
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+install() {
+    [ ${#missing[@]} = 0 ] && return
+    echo "Installing with apt-get: ${missing[*]}"
+    as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null || {
+        echo "These packages could not be installed. As root: apt-get install ${missing[*]}" >&2
+        exit 1
+    }
+}
+
+# Debian's package would start a Prometheus server; only its promtool is wanted.
+unpack_promtool() {
+    command -v promtool >/dev/null || [ -x "$target/tools/promtool" ] && return
+    echo "Unpacking promtool from Debian's package prometheus into target/tools"
+    mkdir -p "$target/tools/deb"
+    (cd "$target/tools/deb" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .) || {
+        echo "promtool could not be fetched. As root: apt-get install prometheus" >&2
+        exit 1
+    }
+    cp "$target/tools/deb/usr/bin/promtool" "$target/tools/promtool"
+    rm -r "$target/tools/deb"
+}
+
+command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup, then run this again" >&2; exit 1; }
+lacks make make
+lacks gcc gcc
+lacks g++ g++
+lacks pkg-config pkg-config
+lacks_header openssl/ssl.h libssl-dev
+lacks_header zlib.h zlib1g-dev
+case "${1:-}" in
+    build) install ;;
+    test)
+        lacks curl curl
+        lacks kcat kafkacat
+        lacks sqlite3 sqlite3
+        lacks java openjdk-17-jre-headless
+        lacks mvn maven
+        install
+        unpack_promtool
+        ;;
+    *) echo "give build or test" >&2; exit 1 ;;
+esac
