@@ -9,12 +9,12 @@ demo:
 test:
 	tests/tools.sh test
 	@if tests/kafka/kafka.sh fetch; then \
-	    PATH="$${CARGO_TARGET_DIR:-$$PWD/target}/tools:$$PATH" cargo test --locked; \
+	    cargo test --locked; \
 	elif [ -n "$$REQUIRE_KAFKA" ]; then \
 	    exit 1; \
 	else \
 	    echo "The tests against Apache Kafka are left out: it could not be fetched (see above)."; \
-	    PATH="$${CARGO_TARGET_DIR:-$$PWD/target}/tools:$$PATH" cargo test --locked -- --skip apache_kafka; \
+	    cargo test --locked -- --skip apache_kafka; \
 	fi
 
 # Formatting, lints, licences.

@@ -8,6 +8,14 @@ use std::time::Instant;
 struct Fault {
     reason: String,
     since: Instant,
+    /// Whether the log has it.
+    logged: bool,
+}
+
+impl Fault {
+    fn begin(reason: String) -> Fault {
+        Fault { reason, since: Instant::now(), logged: false }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -18,18 +26,16 @@ pub struct Health {
 impl Health {
     /// `part` does not work yet, which is no news: nothing is logged.
     pub fn starting(&self, part: &str, reason: &str) {
-        self.lock().insert(part.to_owned(), Fault { reason: reason.to_owned(), since: Instant::now() });
+        self.lock().insert(part.to_owned(), Fault::begin(reason.to_owned()));
     }
 
     /// `part` does not work. Logged when it begins, not while it lasts; `reason` may become more precise meanwhile.
     pub fn fault(&self, part: &str, reason: String) {
         let mut faults = self.lock();
-        match faults.get_mut(part) {
-            Some(fault) => fault.reason = reason,
-            None => {
-                tracing::error!(part, reason, "not working");
-                faults.insert(part.to_owned(), Fault { reason, since: Instant::now() });
-            }
+        let fault = faults.entry(part.to_owned()).or_insert_with(|| Fault::begin(String::new()));
+        fault.reason = reason;
+        if !std::mem::replace(&mut fault.logged, true) {
+            tracing::error!(part, reason = fault.reason, "not working");
         }
     }
 
@@ -38,10 +44,6 @@ impl Health {
         if let Some(fault) = self.lock().remove(part) {
             tracing::info!(part, after_seconds = fault.since.elapsed().as_secs_f32(), "working");
         }
-    }
-
-    pub fn is_faulty(&self, part: &str) -> bool {
-        self.lock().contains_key(part)
     }
 
     /// One sentence a fault, oldest part name first; empty when all is well.

@@ -34,7 +34,7 @@ unpack_promtool() {
     command -v promtool >/dev/null || [ -x "$target/tools/promtool" ] && return
     echo "Unpacking promtool from Debian's package prometheus into target/tools"
     mkdir -p "$target/tools/deb"
-    (cd "$target/tools/deb" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .) || {
+    (cd "$target/tools/deb" && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg-deb -x prometheus_*.deb .) || {
         echo "promtool could not be fetched. As root: apt-get install prometheus" >&2
         exit 1
     }

@@ -38,7 +38,8 @@ pub struct SettingsError(String);
 impl From<KafkaError> for SettingsError {
     fn from(error: KafkaError) -> SettingsError {
         SettingsError(match error {
-            KafkaError::ClientConfig(_, what, key, _) => {
+            KafkaError::ClientConfig(_, what, key, value) => {
+                let what = if value.is_empty() { what } else { what.replace(&value, "…") };
                 format!(
                     "kafka.properties.{key:?}: {}; see librdkafka's CONFIGURATION.md for its properties",
                     what.trim()
@@ -97,7 +98,7 @@ struct Broker {
     /// Errors said since a broker was last connected: each kind is said once.
     said: HashSet<i32>,
     /// Partitions whose lag is shown.
-    shown: HashSet<(String, i32)>,
+    shown: HashSet<Partition>,
 }
 
 impl Context {
@@ -112,36 +113,48 @@ impl Context {
     fn unreachable(&self, last_error: &str) {
         self.shared.metrics.broker_up.set(0);
         let brokers = &self.shared.config.kafka.brokers;
-        let reason = format!("no broker of {brokers} is connected: {last_error}; it reconnects by itself");
+        let known = if last_error.is_empty() { "no answer yet" } else { last_error };
+        let reason = format!("no broker of {brokers} is connected: {known}; it reconnects by itself");
         self.shared.health.fault(&self.name, reason);
     }
 
-    fn show_lag(&self, statistics: &Statistics) {
+    /// Shows how far the file is behind a log that ends at `end` and was read from `began`.
+    pub fn show_lag(&self, partition: &Partition, began: i64, end: i64) {
+        let durable = self.shared.durable.next_offset(partition).unwrap_or(began);
+        let lag = self.shared.metrics.lag.with_label_values(&[&*partition.0, &partition.1.to_string()]);
+        lag.set((end - durable).max(0));
+    }
+
+    fn show_lags(&self, statistics: &Statistics) {
         let mut shown = HashSet::new();
-        for (topic, partitions) in &statistics.topics {
-            for (number, partition) in &partitions.partitions {
-                let key: Partition = (topic.as_str().into(), *number);
-                let next_offset = self.shared.durable.next_offset(&key);
-                let assigned = self.intake().expected.get(&key).copied();
-                if let (Some(assigned), true) = (assigned, partition.ls_offset >= 0) {
-                    let lag = (partition.ls_offset - next_offset.unwrap_or(assigned)).max(0);
-                    self.shared.metrics.lag.with_label_values(&[topic, &number.to_string()]).set(lag);
-                    shown.insert((topic.clone(), *number));
-                }
+        let (paused, assigned) = {
+            let intake = self.intake();
+            (intake.paused, intake.assigned.clone())
+        };
+        for (partition, began) in assigned {
+            let topic = statistics.topics.get(&*partition.0);
+            let Some(known) = topic.and_then(|topic| topic.partitions.get(&partition.1)) else { continue };
+            // Below 0 until the first fetch.
+            if known.ls_offset >= 0 && !paused {
+                self.show_lag(&partition, began.unwrap_or(known.lo_offset.max(0)), known.ls_offset);
             }
+            shown.insert(partition);
         }
-        let before = std::mem::take(&mut self.broker().shown);
+        let before = std::mem::replace(&mut self.broker().shown, shown.clone());
         for (topic, number) in before.difference(&shown) {
             // Whoever has the partition now shows it; gone already is as good as removed.
-            self.shared.metrics.lag.remove_label_values(&[topic, &number.to_string()]).ok();
+            self.shared.metrics.lag.remove_label_values(&[&**topic, &number.to_string()]).ok();
         }
-        self.broker().shown = shown;
     }
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // Failing connections repeat themselves for hours: `error` below says them once.
+        if facility == "FAIL" {
+            // Said again at every attempt, for hours: kept for the health's reason, and logged as one fault.
+            let what = message.split_once("]: ").map_or(message, |(_, what)| what);
+            self.broker().last_error = what.to_owned();
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(consumer = self.name, facility, "{message}");
@@ -191,12 +204,12 @@ impl ClientContext for Context {
             broker.down_count += 1;
             let (down_count, last_error) = (broker.down_count, broker.last_error.clone());
             drop(broker);
-            // Once may be a reconnect between two requests; an error was heard of if it is more.
-            if down_count >= 2 && !last_error.is_empty() {
+            // Once may be a reconnect between two requests.
+            if down_count >= 2 {
                 self.unreachable(&last_error);
             }
         }
-        self.show_lag(&statistics);
+        self.show_lags(&statistics);
     }
 }
 

@@ -34,6 +34,8 @@ const POLL: Duration = Duration::from_millis(100);
 const QUEUE_PATIENCE: Duration = Duration::from_millis(250);
 /// How often durable offsets are committed to Kafka. They are for lag tools: the file is what counts.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How long asking for the paused partitions' ends may hold up polling.
+const WATERMARKS: Duration = Duration::from_secs(1);
 /// How long to wait before a client that broke for good is replaced.
 const RECREATE_AFTER: Duration = Duration::from_secs(5);
 
@@ -55,8 +57,8 @@ struct Intake {
     batch: Batch,
     /// Waiting for a place in the queue, with all partitions paused.
     paused: bool,
-    /// Partitions that the group gave this consumer.
-    assigned: usize,
+    /// The partitions that the group gave this consumer, and where reading them began, once that is known.
+    assigned: HashMap<Partition, Option<i64>>,
     /// The offset that the next record of each assigned partition has, where it is known.
     expected: HashMap<Partition, i64>,
     /// Offsets after the last record handed to the writer.
@@ -114,6 +116,7 @@ impl Consume {
             }
             if Instant::now() >= commit_due {
                 self.commit();
+                self.measure_lag_while_paused();
                 commit_due = Instant::now() + COMMIT_EVERY;
             }
         }
@@ -133,6 +136,9 @@ impl Consume {
         let topic = intake.topic(message.topic());
         let partition: Partition = (Arc::clone(&topic), message.partition());
         let position = Position { topic, partition: message.partition(), offset: message.offset() };
+        if let Some(began @ None) = intake.assigned.get_mut(&partition) {
+            *began = Some(position.offset);
+        }
         let expected = intake.expected.insert(partition, position.offset + 1);
         if intake.batch.items.is_empty() {
             intake.batch.since = Instant::now();
@@ -169,6 +175,21 @@ impl Consume {
         match done {
             Ok(()) => tracing::debug!(consumer = self.name, paused, "the queue's state changed"),
             Err(error) => tracing::warn!(consumer = self.name, paused, %error, "cannot pause or resume"),
+        }
+    }
+
+    /// Paused partitions are not fetched, so librdkafka does not learn how far their logs have grown: it is asked
+    /// for. Nothing else is waiting for this thread meanwhile, and the time is bounded.
+    fn measure_lag_while_paused(&self) {
+        let assigned = match &*self.intake() {
+            intake if intake.paused => intake.assigned.clone(),
+            _ => return,
+        };
+        let deadline = Instant::now() + WATERMARKS;
+        for (partition, began) in assigned {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&partition.0, partition.1, left) else { return };
+            self.consumer.context().show_lag(&partition, began.unwrap_or(low), high);
         }
     }
 
@@ -228,7 +249,7 @@ impl Intake {
         Mutex::new(Intake {
             batch: Batch::new(Instant::now()),
             paused: false,
-            assigned: 0,
+            assigned: HashMap::new(),
             expected: HashMap::new(),
             sent: HashMap::new(),
             committed: HashMap::new(),

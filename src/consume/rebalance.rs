@@ -29,7 +29,7 @@ pub fn handle(
     if let Err(error) = done {
         tracing::error!(consumer = context.name, %error, "the group's change of partitions was not taken over");
     }
-    let assigned = context.intake().assigned;
+    let assigned = context.intake().assigned.len();
     context.shared.metrics.partitions_assigned.with_label_values(&[&context.name]).set(assigned as i64);
 }
 
@@ -42,21 +42,26 @@ fn assign(context: &Context, consumer: &BaseConsumer<Context>, partitions: &mut 
         match next_offset {
             Some(next_offset) => {
                 add(&mut start, &partition, next_offset);
-                intake.expected.insert(partition, next_offset);
+                intake.expected.insert(partition.clone(), next_offset);
             }
             None => {
                 start.add_partition_offset(&partition.0, partition.1, Offset::Beginning)?;
                 intake.expected.remove(&partition);
             }
         }
+        intake.assigned.insert(partition, next_offset);
     }
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_assign(&start)?,
         _ => consumer.assign(&start)?,
     }
-    let mut intake = context.intake();
-    intake.assigned += start.count();
-    tracing::info!(consumer = context.name, added = start.count(), assigned = intake.assigned, "partitions assigned");
+    let intake = context.intake();
+    tracing::info!(
+        consumer = context.name,
+        added = start.count(),
+        assigned = intake.assigned.len(),
+        "partitions assigned"
+    );
     if intake.paused {
         consumer.pause(&start)?;
     }
@@ -106,8 +111,8 @@ fn drain(context: &Context, revoked: &[Partition]) -> Vec<(Partition, i64)> {
 
 impl Intake {
     fn forget(&mut self, revoked: &[Partition]) {
-        self.assigned = self.assigned.saturating_sub(revoked.len());
         for partition in revoked {
+            self.assigned.remove(partition);
             self.expected.remove(partition);
             self.sent.remove(partition);
             self.committed.remove(partition);

@@ -139,7 +139,7 @@ fn refuse_newer(path: &Path, version: i64) -> Result<(), StoreError> {
     Err(StoreError::unusable(
         path,
         format!(
-            "the journal has version {version}, this program knows versions up to {VERSION}; install the newer program again. The file was left as it is"
+            "the journal has version {version}, this program knows versions up to {VERSION}; install the newer program again. The file was left untouched"
         ),
     ))
 }
@@ -159,7 +159,7 @@ fn check_head(path: &Path) -> Result<(), StoreError> {
     if head.len() < 100 || !head.starts_with(b"SQLite format 3\0") || !matches!(number(68), 0 | APPLICATION_ID) {
         return Err(StoreError::unusable(
             path,
-            "this is not a journal of the sink; move it away or set journal.path to another file. The file was left as it is",
+            "this is not a journal of the sink; move it away or set journal.path to another file. The file was left untouched",
         ));
     }
     refuse_newer(path, number(60))

@@ -1,0 +1,394 @@
+//! Starts the real program against a broker, and looks at it from outside: curl, kcat, the file.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_crm-events-sink");
+/// Generous: a condition that holds is seen at once, and a busy machine is slow.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits for a condition, and fails with `what` if it does not come true.
+#[track_caller]
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The broker inside the test's own process.
+pub struct Embedded(MockCluster<'static, DefaultProducerContext>);
+
+impl Embedded {
+    pub fn start(topics: &[(&str, i32)]) -> Embedded {
+        let cluster = MockCluster::new(1).unwrap();
+        for (topic, partitions) in topics {
+            cluster.create_topic(topic, *partitions, 1).unwrap();
+        }
+        Embedded(cluster)
+    }
+
+    pub fn bootstrap(&self) -> String {
+        self.0.bootstrap_servers()
+    }
+
+    pub fn cluster(&self) -> &MockCluster<'static, DefaultProducerContext> {
+        &self.0
+    }
+}
+
+/// Apache Kafka, one node, in a process of its own.
+pub struct ApacheKafka {
+    folder: TempDir,
+    port: u16,
+}
+
+impl ApacheKafka {
+    pub fn start() -> ApacheKafka {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, controller) = (free_port(), free_port());
+        let started = kafka_script(&["start", folder.path().to_str().unwrap(), &format!("{port}:{controller}")]);
+        assert!(started.success(), "Apache Kafka did not start; `tests/kafka/kafka.sh fetch` says what is missing");
+        ApacheKafka { folder, port }
+    }
+
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for ApacheKafka {
+    fn drop(&mut self) {
+        kafka_script(&["stop", self.folder.path().to_str().unwrap()]);
+    }
+}
+
+fn kafka_script(arguments: &[&str]) -> ExitStatus {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/kafka.sh");
+    Command::new(script).args(arguments).status().unwrap()
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// A record to send.
+#[derive(Clone, Default)]
+pub struct Record<'a> {
+    pub topic: &'a str,
+    pub partition: Option<i32>,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+}
+
+/// Sends records and waits until the broker has them.
+pub struct Sender(ThreadedProducer<DefaultProducerContext>);
+
+impl Sender {
+    pub fn to(bootstrap: &str) -> Sender {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap).set("partitioner", "murmur2_random").set("linger.ms", "5");
+        Sender(config.create().unwrap())
+    }
+
+    pub fn send(&self, record: &Record) {
+        self.queue(record);
+        self.flush();
+    }
+
+    pub fn queue(&self, record: &Record) {
+        let mut message = BaseRecord::<[u8], [u8]>::to(record.topic);
+        message.partition = record.partition;
+        message.key = record.key;
+        message.payload = record.value;
+        if !record.headers.is_empty() {
+            let add = |headers: OwnedHeaders, (key, value): &(&str, Option<&[u8]>)| {
+                headers.insert(Header { key, value: *value })
+            };
+            message.headers = Some(record.headers.iter().fold(OwnedHeaders::new(), add));
+        }
+        while let Err((_, back)) = self.0.send(message) {
+            message = back;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn flush(&self) {
+        self.0.flush(DEADLINE).unwrap();
+    }
+
+    /// An event of `tenant` with a number in it.
+    pub fn event(&self, topic: &str, tenant: &str, number: u64) {
+        self.queue_event(topic, tenant, number);
+        self.flush();
+    }
+
+    pub fn queue_event(&self, topic: &str, tenant: &str, number: u64) {
+        let key = format!("{tenant}:lead:{number}");
+        let value = event(tenant, number);
+        self.queue(&Record { topic, key: Some(key.as_bytes()), value: Some(value.as_bytes()), ..Record::default() });
+    }
+}
+
+pub fn event(tenant: &str, number: u64) -> String {
+    format!(r#"{{"tenant_id":"{tenant}","event_type":"lead.created","id":{number},"name":"Lead {number}"}}"#)
+}
+
+/// The program with a configuration and a journal of its own.
+pub struct Sink {
+    child: Child,
+    pub folder: TempDir,
+    pub api: String,
+    pub metrics: String,
+}
+
+/// What a sink is started with.
+pub struct Setup {
+    folder: TempDir,
+    brokers: String,
+    toml: String,
+}
+
+impl Setup {
+    pub fn with(brokers: &str) -> Setup {
+        Setup { folder: tempfile::tempdir().unwrap(), brokers: brokers.to_owned(), toml: String::new() }
+    }
+
+    /// More lines for the configuration file.
+    pub fn toml(mut self, lines: &str) -> Setup {
+        self.toml = lines.to_owned();
+        self
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal.db")
+    }
+
+    /// `crm-events-sink run`, not started yet.
+    pub fn command(&self) -> Command {
+        let path = self.folder.path().join("config.toml");
+        let config = format!(
+            "{}\njournal.path = {:?}\nmetrics.listen = \"127.0.0.1:0\"\napi.listen = \"127.0.0.1:0\"\n\
+             kafka.brokers = {:?}\nkafka.properties.\"session.timeout.ms\" = 6000\n\
+             kafka.properties.\"fetch.wait.max.ms\" = 10\n\
+             kafka.properties.\"topic.metadata.refresh.interval.ms\" = 1000\n\
+             kafka.properties.\"reconnect.backoff.max.ms\" = 500\n",
+            self.toml,
+            self.journal(),
+            self.brokers,
+        );
+        fs::write(&path, config).unwrap();
+        let mut command = program();
+        command.arg("run").arg("--config").arg(path);
+        command
+    }
+
+    pub fn start(self) -> Sink {
+        let command = self.command();
+        Sink::start(command, self.folder)
+    }
+}
+
+/// The program, with nothing of the test's own environment that would configure it.
+pub fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    for name in
+        ["KAFKA_BOOTSTRAP", "GROUP_ID", "KAFKA_TOPICS", "JOURNAL_PATH", "METRICS_LISTEN", "PROM_PORT", "API_LISTEN"]
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+impl Sink {
+    fn start(mut command: Command, folder: TempDir) -> Sink {
+        let log = folder.path().join("log");
+        let stderr = File::options().create(true).append(true).open(&log).unwrap();
+        let before = fs::read_to_string(&log).unwrap().len();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        let mut sink = Sink { child, folder, api: String::new(), metrics: String::new() };
+        let mut running = String::new();
+        eventually("the sink is running", || {
+            assert!(sink.child.try_wait().unwrap().is_none(), "the sink ended at once:\n{}", sink.log());
+            running =
+                sink.log()[before..].lines().find(|line| line.contains("running journal=")).unwrap_or("").to_owned();
+            !running.is_empty()
+        });
+        let field = |name: &str| running.split(name).nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+        (sink.api, sink.metrics) = (field(" api="), field(" metrics="));
+        sink
+    }
+
+    /// Ends this process if it still runs and starts another on the same files.
+    pub fn restart(mut self) -> Sink {
+        self.kill();
+        let mut command = program();
+        command.arg("run").arg("--config").arg(self.folder.path().join("config.toml"));
+        let folder = std::mem::replace(&mut self.folder, TempDir::new().unwrap());
+        Sink::start(command, folder)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().unwrap();
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    pub fn wait(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the sink ended", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap().code()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal.db")
+    }
+
+    /// One value from the file.
+    pub fn value<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
+        let connection = Connection::open_with_flags(self.journal(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        connection.busy_timeout(DEADLINE).unwrap();
+        connection.query_row(sql, [], |row| row.get(0)).unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    pub fn events(&self) -> i64 {
+        self.value("SELECT count(*) FROM event_journal")
+    }
+
+    pub fn dead_letters(&self) -> i64 {
+        self.value("SELECT count(*) FROM event_dlq")
+    }
+
+    #[track_caller]
+    pub fn await_events(&self, count: i64) {
+        eventually(&format!("{count} events are in the journal (there are {})", self.events()), || {
+            self.events() >= count
+        });
+        assert_eq!(self.events(), count, "more events than were sent");
+    }
+
+    /// `crm-events-sink sql`.
+    pub fn sql(&self, statements: &str) -> Output {
+        program().args(["sql", "--journal"]).arg(self.journal()).arg(statements).output().unwrap()
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        curl(&[&format!("http://{}{path}", self.api)])
+    }
+
+    pub fn post(&self, path: &str) -> Answer {
+        curl(&["-X", "POST", &format!("http://{}{path}", self.api)])
+    }
+
+    /// A sample's value in `GET /metrics`; 0 where there is none.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics_text();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let of_name = samples.filter_map(|line| line.rsplit_once(' ')).filter(|(sample, _)| *sample == name);
+        of_name.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
+    /// The sum over all labels of a metric.
+    pub fn metric_sum(&self, name: &str) -> f64 {
+        let text = self.metrics_text();
+        let samples = text.lines().filter_map(|line| line.rsplit_once(' '));
+        samples.filter(|(s, _)| s.split('{').next() == Some(name)).map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
+    pub fn metrics_text(&self) -> String {
+        curl(&[&format!("http://{}/metrics", self.metrics)]).body
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            eprintln!("--- the sink's log\n{}", self.log());
+        }
+    }
+}
+
+/// What curl got.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// The text under `detail`, which every error has.
+    pub fn detail(&self) -> String {
+        self.json()["detail"].as_str().expect("an error has a detail").to_owned()
+    }
+}
+
+pub fn curl(arguments: &[&str]) -> Answer {
+    let got = Command::new("curl").args(["-sS", "-i", "--max-time", "40"]).args(arguments).output().unwrap();
+    let text = String::from_utf8(got.stdout).unwrap();
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("curl {arguments:?} got no answer: {}", String::from_utf8_lossy(&got.stderr)));
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+/// Where `tests/tools.sh` put promtool, else the machine's own.
+pub fn promtool() -> PathBuf {
+    let unpacked = Path::new(PROGRAM).ancestors().nth(2).unwrap().join("tools/promtool");
+    if unpacked.exists() { unpacked } else { "promtool".into() }
+}
+
+/// Everything in a topic, as kcat (a client of its own) sees it.
+pub fn kcat_read(bootstrap: &str, topic: &str) -> Vec<Value> {
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-b", bootstrap, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-J", "-X", "fetch.wait.max.ms=50"]);
+    let read = kcat.output().unwrap();
+    assert!(read.status.success(), "kcat: {}", String::from_utf8_lossy(&read.stderr));
+    let text = String::from_utf8(read.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}

@@ -1,0 +1,10 @@
+//! Records in through a broker, out by HTTP and from the file: the sink as its users meet it.
+
+mod apache_kafka;
+mod durability;
+mod harness;
+mod http;
+mod lifecycle;
+mod pipeline;
+mod replay;
+mod tidy;
