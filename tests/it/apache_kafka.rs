@@ -34,6 +34,11 @@ fn records(bootstrap: &str, topic: &str) -> i64 {
 }
 
 #[test]
+fn the_operators_page_works_as_written() {
+    crate::documents::the_operators_page_works_as_written(&ApacheKafka::start());
+}
+
+#[test]
 fn what_kcat_sends_is_journaled_and_what_a_replay_sends_kcat_reads_back_the_same() {
     let kafka = ApacheKafka::start();
     let bootstrap = kafka.bootstrap();
