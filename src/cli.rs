@@ -218,15 +218,16 @@ fn start_log(level: Level) {
 fn stop_on_signal(shutdown: &Arc<Shutdown>) -> Result<(), Failure> {
     let shutdown = Arc::clone(shutdown);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let (mut terminate, mut interrupt) = {
+    let (mut terminate, mut interrupt, mut hangup) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
     };
     let watch = async move {
         for stop_now in [false, true] {
             let number = tokio::select! {
                 _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
                 _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+                _ = hangup.recv() => SignalKind::hangup().as_raw_value(),
             };
             if stop_now {
                 std::process::exit(128 + number);

@@ -14,9 +14,12 @@ use crate::event::{Event, Position, Record, UNKNOWN_TENANT};
 pub enum Item {
     Event(Event),
     DeadLetter(DeadLetter),
-    /// The broker's log of this partition begins anew here, at an offset below the stored one: what follows is
-    /// new although its offsets are not.
-    LogRestart(Position),
+    /// The broker's log of this partition begins anew here, below the `expected` next offset: what follows is new
+    /// although its offsets are not.
+    LogRestart {
+        at: Position,
+        expected: i64,
+    },
 }
 
 impl Item {
@@ -24,7 +27,7 @@ impl Item {
         match self {
             Item::Event(event) => &event.record.position,
             Item::DeadLetter(letter) => &letter.record.position,
-            Item::LogRestart(position) => position,
+            Item::LogRestart { at, .. } => at,
         }
     }
 
@@ -32,7 +35,7 @@ impl Item {
     pub fn tenant_id(&self) -> &str {
         match self {
             Item::Event(event) => &event.tenant_id,
-            Item::DeadLetter(_) | Item::LogRestart(_) => UNKNOWN_TENANT,
+            Item::DeadLetter(_) | Item::LogRestart { .. } => UNKNOWN_TENANT,
         }
     }
 
@@ -40,7 +43,7 @@ impl Item {
         match self {
             Item::Event(event) => Some(&event.record),
             Item::DeadLetter(letter) => Some(&letter.record),
-            Item::LogRestart(_) => None,
+            Item::LogRestart { .. } => None,
         }
     }
 }

@@ -124,11 +124,12 @@ impl Consume {
     }
 
     /// A batch goes on when it is full, or when nothing more is waiting: the writer decides what shares a transaction.
+    /// A pause ends when the batch has gone on, whoever handed it over.
     fn is_due(&self, more_waiting: bool) -> bool {
         let intake = self.intake();
         let full = intake.batch.bytes >= self.shared.config.queue.batch_bytes_max
             || intake.batch.items.len() >= self.shared.config.write.batch_rows_max;
-        !intake.batch.items.is_empty() && (full || !more_waiting)
+        if intake.batch.items.is_empty() { intake.paused } else { full || !more_waiting }
     }
 
     fn take(&self, message: &BorrowedMessage) {
@@ -143,7 +144,7 @@ impl Consume {
         if intake.batch.items.is_empty() {
             intake.batch.since = Instant::now();
         }
-        if expected.is_some_and(|expected| position.offset < expected) {
+        if let Some(expected) = expected.filter(|expected| position.offset < *expected) {
             tracing::warn!(
                 topic = &*position.topic,
                 partition = position.partition,
@@ -152,7 +153,7 @@ impl Consume {
                 "the broker's log begins again: topic recreated or truncated; reading it from here"
             );
             self.shared.metrics.count_log_restart(&position.topic);
-            intake.batch.push(Item::LogRestart(position.clone()));
+            intake.batch.push(Item::LogRestart { at: position.clone(), expected });
         }
         intake.batch.push(item(record::from_message(message, position)));
     }
@@ -161,7 +162,7 @@ impl Consume {
     fn hand_over(&self) {
         let mut intake = self.intake();
         let patience = if intake.paused { Duration::ZERO } else { QUEUE_PATIENCE };
-        let accepted = intake.offer(&self.shared, patience);
+        let accepted = intake.batch.items.is_empty() || intake.offer(&self.shared, patience);
         if accepted == intake.paused {
             intake.paused = !accepted;
             self.set_paused(!accepted);

@@ -86,8 +86,10 @@ fn revoke(context: &Context, consumer: &BaseConsumer<Context>, partitions: &mut 
         for (partition, next_offset) in &in_flight {
             add(&mut offsets, partition, *next_offset);
         }
-        if offsets.count() > 0 {
-            consumer.commit(&offsets, CommitMode::Async)?;
+        if offsets.count() > 0
+            && let Err(error) = consumer.commit(&offsets, CommitMode::Async)
+        {
+            tracing::debug!(consumer = context.name, %error, "offsets not committed to Kafka");
         }
     }
     match consumer.rebalance_protocol() {

@@ -116,7 +116,7 @@ impl Replayer {
         let producer = self.producer()?;
         let (report, reported) = sync_channel(1);
         let mut record = BaseRecord::with_opaque_to(&event.topic, Box::new(report))
-            .payload(event.payload.get().as_bytes())
+            .payload(event.payload.0.as_bytes())
             .headers(native(headers)?);
         record.key = event.kafka_key.as_ref().map(|key| key.0.as_slice());
         record.partition = partition;

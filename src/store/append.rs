@@ -4,12 +4,13 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::{Positions, StoreError, open_for_writing};
+use super::{BUSY_TIMEOUT, Positions, StoreError, open_for_writing};
 use crate::dead_letter::{DeadLetter, Reason};
 use crate::event::{Event, Record};
 use crate::queue::{Item, Partition};
@@ -214,7 +215,9 @@ impl Writer {
             let partition = (Arc::clone(&position.topic), position.partition);
             let next_offset = positions.get(&partition).copied().unwrap_or(i64::MIN);
             let (fate, reached) = match item {
-                Item::LogRestart(_) => (Fate::Skipped, position.offset),
+                // Only once: when a commit whose outcome was unknown turns out to stand, the position has moved on.
+                Item::LogRestart { expected, .. } if *expected == next_offset => (Fate::Skipped, position.offset),
+                Item::LogRestart { .. } => (Fate::Skipped, next_offset),
                 _ if position.offset < next_offset => (Fate::Skipped, next_offset),
                 Item::Event(event) => (rows.insert(event, isolation)?, position.offset + 1),
                 Item::DeadLetter(letter) => {
@@ -246,8 +249,14 @@ impl Writer {
             pages if pages < TRUNCATE_PAGES => "PASSIVE",
             _ => "TRUNCATE",
         };
-        self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?;
-        Ok(())
+        // A reader that stays must not hold ingestion up: what cannot be copied now is copied next time.
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let copied = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        match copied {
+            Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -389,4 +398,35 @@ fn last_received(connection: &Connection) -> rusqlite::Result<i64> {
     let text: String = connection.query_row(newest, [], |row| row.get(0))?;
     let parsed = format!("{text}Z").parse::<Timestamp>();
     Ok(parsed.map_or(0, Timestamp::as_microsecond))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Headers, Position};
+
+    fn event(offset: i64) -> Item {
+        let position = Position { topic: "leads".into(), partition: 0, offset };
+        let value = Some(b"{}".to_vec());
+        let record = Record { position, key: None, value, headers: Headers::default(), timestamp_ms: None };
+        Item::Event(Event { record, tenant_id: "acme".into() })
+    }
+
+    #[test]
+    fn what_is_appended_again_is_skipped_also_after_the_log_began_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(&folder.path().join("journal.db")).unwrap();
+        let first = [event(7), event(8)];
+        let at = Position { topic: "leads".into(), partition: 0, offset: 0 };
+        let again = [Item::LogRestart { at, expected: 9 }, event(0), event(1)];
+        for (batch, fate) in [(&first[..], Fate::Journaled), (&first, Fate::Skipped), (&again, Fate::Journaled)] {
+            let fates = writer.append(batch, Timestamp::now()).unwrap();
+            assert!(fates.iter().zip(batch).all(|(f, item)| *f == fate || item.record().is_none()), "{fates:?}");
+        }
+        // The commit's outcome was unknown, and the batch is tried again after a look at the file.
+        writer.reopen().unwrap();
+        assert_eq!(writer.append(&again, Timestamp::now()).unwrap(), [Fate::Skipped; 3]);
+        let rows: i64 = writer.connection.query_row("SELECT count(*) FROM event_journal", [], |r| r.get(0)).unwrap();
+        assert_eq!(rows, 4);
+    }
 }

@@ -2,7 +2,7 @@
 
 use rusqlite::types::ValueRef;
 use rusqlite::{OptionalExtension, Row};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{Readers, StoreError};
@@ -17,6 +17,20 @@ pub struct EventSummary {
     pub received_at: String,
 }
 
+/// An event's payload, byte for byte. In JSON it stands as the object that it is; as text, should somebody have
+/// written something else into the row.
+#[derive(Debug)]
+pub struct Payload(pub String);
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match serde_json::from_str::<&RawValue>(&self.0) {
+            Ok(json) => json.serialize(to),
+            Err(_) => to.serialize_str(&self.0),
+        }
+    }
+}
+
 /// Everything known of one event.
 #[derive(Debug, Serialize)]
 pub struct EventDetail {
@@ -24,8 +38,7 @@ pub struct EventDetail {
     pub tenant_id: String,
     pub topic: String,
     pub received_at: String,
-    /// The value's own text: a JSON object.
-    pub payload: Box<RawValue>,
+    pub payload: Payload,
     pub kafka_partition: i32,
     pub kafka_offset: i64,
     pub kafka_key: Option<Bytes>,
@@ -85,7 +98,7 @@ impl Readers {
                 tenant_id: row.get(1)?,
                 topic: row.get(2)?,
                 received_at: time(row, 3)?,
-                payload: json(row, 4)?,
+                payload: Payload(row.get(4)?),
                 kafka_partition: row.get(5)?,
                 kafka_offset: row.get(6)?,
                 kafka_key: bytes(row, 7)?,
@@ -172,14 +185,8 @@ fn bytes(row: &Row, column: usize) -> rusqlite::Result<Option<Bytes>> {
 fn headers(row: &Row, column: usize) -> rusqlite::Result<Headers> {
     match row.get_ref(column)?.as_str_or_null()? {
         None => Ok(Headers::default()),
-        Some(text) => serde_json::from_str(text).map_err(|error| unreadable(column, error)),
+        Some(text) => serde_json::from_str(text).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+        }),
     }
-}
-
-fn json(row: &Row, column: usize) -> rusqlite::Result<Box<RawValue>> {
-    RawValue::from_string(row.get(column)?).map_err(|error| unreadable(column, error))
-}
-
-fn unreadable(column: usize, error: serde_json::Error) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
 }

@@ -122,7 +122,7 @@ impl Write {
                     *persisted.entry((&position.topic, &event.tenant_id)).or_default() += 1;
                 }
                 (_, Fate::DeadLettered(reason)) => self.metrics.count_dead_letters(&position.topic, reason.as_str(), 1),
-                (Item::LogRestart(_), _) => {}
+                (Item::LogRestart { .. }, _) => {}
                 _ => self.metrics.count_duplicates(&position.topic, 1),
             }
             let next_offset = position.offset + i64::from(item.record().is_some());

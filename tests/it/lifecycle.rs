@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::harness::{Embedded, Sender, Setup, eventually, program};
+use crate::harness::{Embedded, Sender, Setup, Sink, eventually, program};
 
 const LEADS: &str = "apexflow.leads.created";
 /// Nobody listens there: port 1 is reserved.
@@ -49,6 +49,33 @@ fn ctrl_c_ends_it_with_0_also_while_the_broker_is_down() {
     assert!(began.elapsed() < Duration::from_secs(20), "far beyond shutdown_timeout: {:?}", began.elapsed());
 }
 
+/// A `POST /replay/1` that waits for the broker.
+fn replay_in_flight(sink: &Sink) -> Child {
+    let mut curl = Command::new("curl");
+    let url = format!("http://{}/replay/1", sink.api);
+    let replay = curl.args(["-s", "-X", "POST", "-w", "%{http_code}", &url]).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("the replay waits", || {
+        let name = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        fs::read_dir(format!("/proc/{}/task", sink.pid()))
+            .unwrap()
+            .any(|t| name(t.unwrap()).starts_with("producer pol"))
+    });
+    replay
+}
+
+#[test]
+fn a_request_in_flight_is_answered_before_it_ends() {
+    let broker = Embedded::start(&[(LEADS, 1)]);
+    let mut sink = Setup::with(&broker.bootstrap()).toml("replay.timeout = '3s'").start();
+    Sender::to(&broker.bootstrap()).event(LEADS, "acme", 1);
+    sink.await_events(1);
+    broker.cluster().broker_down(-1).unwrap();
+    let replay = replay_in_flight(&sink);
+    assert_eq!(sink.stop(), Some(0));
+    let answer = String::from_utf8(replay.wait_with_output().unwrap().stdout).unwrap();
+    assert!(answer.ends_with("504") && answer.contains("it may still arrive"), "{answer:?}");
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let broker = Embedded::start(&[(LEADS, 1)]);
@@ -57,14 +84,7 @@ fn a_second_signal_ends_it_at_once() {
     sink.await_events(1);
     broker.cluster().broker_down(-1).unwrap();
     // A request in flight keeps it from stopping before the second signal.
-    let replay = Command::new("curl").args(["-s", "-X", "POST", &format!("http://{}/replay/1", sink.api)]).spawn();
-    let mut replay = replay.unwrap();
-    eventually("the replay waits", || {
-        let name = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        fs::read_dir(format!("/proc/{}/task", sink.pid()))
-            .unwrap()
-            .any(|t| name(t.unwrap()).starts_with("producer pol"))
-    });
+    let mut replay = replay_in_flight(&sink);
     sink.signal("TERM");
     eventually("the stop has begun", || sink.log().contains("stopping: draining"));
     assert!(sink.is_running());

@@ -14,7 +14,7 @@ fn sink_with_one_event(toml: &str) -> (Embedded, Sink) {
         // Not where its key would go: the partition is kept, not computed.
         partition: Some(2),
         key: Some(b"acme:lead:17"),
-        value: Some(b"{\"tenant_id\": \"acme\", \"n\": 1.10 }"),
+        value: Some(b" {\"tenant_id\": \"acme\", \"n\": 1.10 }\r\n"),
         headers: &[("trace", Some(b"a")), ("trace", Some(b"b")), ("none", None)],
     });
     sink.await_events(1);
