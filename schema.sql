@@ -1,4 +1,4 @@
--- CRM Events Sink: the schema of journal.db, version 1 (PRAGMA user_version).
+-- CRM Events Sink: the schema of journal.db, version 2 (PRAGMA user_version).
 -- One file holds every event, every record that could not become one, and where to read on in Kafka;
 -- a batch changes all of them in one transaction, so the file alone says what was taken from each partition.
 
@@ -14,7 +14,8 @@ CREATE TABLE event_journal (
     kafka_key       ANY,                -- TEXT where it is UTF-8, else BLOB; NULL where the record had none
     kafka_headers   TEXT,               -- [["name","value"],…] in order, names may repeat; {"base64":…} where not UTF-8
     kafka_timestamp INTEGER,            -- milliseconds since 1970-01-01 UTC, as the record carries it
-    replay_of       INTEGER             -- the id of the row that this event is a replay of
+    replay_of       INTEGER,            -- the id of the row that this event is a replay of
+    kafka_epoch     INTEGER NOT NULL DEFAULT 0 -- which log of this name: see kafka_position.epoch
 ) STRICT;
 
 CREATE INDEX event_journal_tenant_received ON event_journal (tenant_id, received_at);
@@ -34,26 +35,76 @@ CREATE TABLE event_dlq (
     kafka_offset    INTEGER NOT NULL,
     kafka_key       ANY,
     kafka_headers   TEXT,
-    kafka_timestamp INTEGER
+    kafka_timestamp INTEGER,
+    kafka_epoch     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 CREATE INDEX event_dlq_received ON event_dlq (received_at);
 
--- Where to read on: the offset of the next record to take from each partition.
+-- Where to read on: the offset of the next record to take from each partition; and the range of offsets that ends
+-- there and has no gap. A transaction changes one row here for each partition it stores records of.
 CREATE TABLE kafka_position (
     topic           TEXT    NOT NULL,
     kafka_partition INTEGER NOT NULL,
     next_offset     INTEGER NOT NULL,
+    epoch           INTEGER NOT NULL DEFAULT 0, -- logs of this name before this one: one more when a topic is recreated or truncated
+    topic_id        TEXT,                       -- Kafka's id of the topic; NULL where the broker gives none
+    first_offset    INTEGER NOT NULL DEFAULT 0, -- where the range begins
+    journaled       INTEGER NOT NULL DEFAULT 0, -- of its offsets: records in event_journal,
+    dead_lettered   INTEGER NOT NULL DEFAULT 0, -- in event_dlq,
+    not_delivered   INTEGER NOT NULL DEFAULT 0, -- and transaction markers, or what compaction removed
+    pruned          INTEGER NOT NULL DEFAULT 0, -- rows that were deleted from this file again
+    verified_offset INTEGER NOT NULL DEFAULT 0, -- the topic was the same when what came before this offset was read
+    end_seen        INTEGER NOT NULL DEFAULT 0, -- where the broker's log ended when it was last heard of
+    compare_until   INTEGER NOT NULL DEFAULT 0, -- rows of the log before, below this offset, may be records of this one
+    halted          TEXT,                       -- why nothing is taken until POST /consumer/resume
     PRIMARY KEY (topic, kafka_partition)
 ) STRICT, WITHOUT ROWID;
 
--- What this file is: journal_id tells this journal's replays from another box's.
+-- The ranges before that one: what the file holds, and why it does not hold the rest. next_offset is not in the range.
+CREATE TABLE kafka_range (
+    topic           TEXT    NOT NULL,
+    kafka_partition INTEGER NOT NULL,
+    epoch           INTEGER NOT NULL,
+    first_offset    INTEGER NOT NULL,
+    kind            TEXT    NOT NULL,   -- held, before_first_read, expired, recreated, truncated, other_member, unexplained
+    next_offset     INTEGER NOT NULL,
+    journaled       INTEGER NOT NULL DEFAULT 0,
+    dead_lettered   INTEGER NOT NULL DEFAULT 0,
+    not_delivered   INTEGER NOT NULL DEFAULT 0,
+    pruned          INTEGER NOT NULL DEFAULT 0,
+    recorded_at     TEXT    NOT NULL,   -- UTC, as received_at
+    detail          TEXT,               -- the other member
+    PRIMARY KEY (topic, kafka_partition, epoch, first_offset, kind)
+) STRICT, WITHOUT ROWID;
+
+-- Whoever deletes a row, the ranges know.
+CREATE TRIGGER event_journal_pruned AFTER DELETE ON event_journal BEGIN
+    UPDATE kafka_position SET pruned = pruned + 1
+    WHERE topic = OLD.topic AND kafka_partition = OLD.kafka_partition AND epoch = OLD.kafka_epoch
+      AND OLD.kafka_offset >= first_offset;
+    UPDATE kafka_range SET pruned = pruned + 1
+    WHERE topic = OLD.topic AND kafka_partition = OLD.kafka_partition AND epoch = OLD.kafka_epoch AND kind = 'held'
+      AND OLD.kafka_offset >= first_offset AND OLD.kafka_offset < next_offset;
+END;
+CREATE TRIGGER event_dlq_pruned AFTER DELETE ON event_dlq BEGIN
+    UPDATE kafka_position SET pruned = pruned + 1
+    WHERE topic = OLD.topic AND kafka_partition = OLD.kafka_partition AND epoch = OLD.kafka_epoch
+      AND OLD.kafka_offset >= first_offset;
+    UPDATE kafka_range SET pruned = pruned + 1
+    WHERE topic = OLD.topic AND kafka_partition = OLD.kafka_partition AND epoch = OLD.kafka_epoch AND kind = 'held'
+      AND OLD.kafka_offset >= first_offset AND OLD.kafka_offset < next_offset;
+END;
+
+-- What this file is: journal_id tells this journal's replays from another's; member_id is the box's name in its Kafka
+-- group, which a file that takes this one's place keeps.
 CREATE TABLE journal_info (
     name  TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO journal_info VALUES ('journal_id', lower(hex(randomblob(16))));
+INSERT INTO journal_info VALUES ('member_id', lower(hex(randomblob(8))));
 
 PRAGMA application_id = 0x43455331; -- 'CES1'
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

@@ -15,6 +15,7 @@ use crate::config::{Config, Level, Overrides, Property, parse_duration};
 use crate::demo::Demo;
 use crate::shutdown::{Cause, Shutdown};
 use crate::store::{SqlError, run_sql};
+use crate::verify::{Verify, VerifyError, verify};
 use crate::{Failure, consume, demo, run};
 
 /// Keeps every CRM domain event from Kafka in one SQLite file, and lets an operator replay and repair with curl.
@@ -33,6 +34,8 @@ enum Verb {
     Demo(DemoArgs),
     /// Check the configuration and print the settings in force; exit code 78 if it is wrong
     CheckConfig(Settings),
+    /// Did we miss anything? Compares the journal, or all journals of a group, with the broker; exit code 1 if so
+    Verify(VerifyArgs),
     /// Run SQL on the journal with the sink's own SQLite; works while the sink runs
     Sql(SqlArgs),
 }
@@ -88,6 +91,25 @@ struct DemoArgs {
 }
 
 #[derive(Args)]
+struct VerifyArgs {
+    /// Configuration file [default: /etc/crm-events-sink/config.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A journal; give it again for each member of a group [default: journal.path]
+    #[arg(long = "journal", value_name = "FILE")]
+    journals: Vec<PathBuf>,
+    /// kafka.brokers
+    #[arg(long, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
+    /// Check the files alone, without the broker
+    #[arg(long)]
+    offline: bool,
+    /// How long a sink that runs may take to store what the broker has now
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    wait: Duration,
+}
+
+#[derive(Args)]
 struct SqlArgs {
     /// Refuse to write
     #[arg(long)]
@@ -109,6 +131,7 @@ pub fn main() -> ExitCode {
         Verb::Run(settings) => load(&settings).and_then(run_until_signal),
         Verb::CheckConfig(settings) => load(&settings).and_then(|config| check(&config)),
         Verb::Demo(args) => run_demo(args),
+        Verb::Verify(args) => return run_verify(args),
         Verb::Sql(args) => return sql(args),
     };
     match done {
@@ -175,6 +198,29 @@ fn check(config: &Config) -> Result<(), Failure> {
     let settings = toml::to_string(&shown).map_err(|error| Failure::Config(error.to_string()))?;
     println!("# The configuration is valid. The settings in force:\n{settings}");
     Ok(())
+}
+
+/// 0: complete. 1: something is missing or stands twice. 69: the broker does not answer. 74: a journal cannot be read.
+fn run_verify(args: VerifyArgs) -> ExitCode {
+    let overrides = Overrides { brokers: args.brokers, ..Overrides::default() };
+    let verified = load_config(args.config.as_deref(), &overrides).and_then(|config| {
+        let default = || vec![config.journal.path.clone()];
+        let journals = if args.journals.is_empty() { default() } else { args.journals };
+        let what = Verify { journals, offline: args.offline, wait: args.wait };
+        verify(&config, &what, &mut io::stdout().lock()).map_err(|error| match error {
+            VerifyError::Journal(error) => Failure::Journal(error),
+            VerifyError::Broker(error) => Failure::Port(error.to_string()),
+            VerifyError::Output(error) => Failure::System(error),
+        })
+    });
+    match verified {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("crm-events-sink: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
 }
 
 fn sql(args: SqlArgs) -> ExitCode {

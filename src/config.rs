@@ -12,13 +12,16 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_PATH: &str = "/etc/crm-events-sink/config.toml";
 
 /// The librdkafka properties on which the promises rest; a config that sets one is refused.
-const OWN_PROPERTIES: [(&str, &str); 8] = [
+const OWN_PROPERTIES: [(&str, &str); 11] = [
     ("bootstrap.servers", "set kafka.brokers"),
     ("metadata.broker.list", "set kafka.brokers"),
     ("group.id", "set kafka.group_id"),
+    ("group.instance.id", "set kafka.group_instance_id"),
+    ("group.protocol", "set kafka.group_protocol"),
+    ("partition.assignment.strategy", "partitions are taken over one by one: it is cooperative-sticky"),
     ("enable.auto.commit", "offsets are committed once the journal holds the records"),
     ("enable.auto.offset.store", "offsets are committed once the journal holds the records"),
-    ("auto.offset.reset", "a partition the journal does not know is read from its beginning"),
+    ("auto.offset.reset", "the journal decides where reading begins; see consume.on_gap"),
     ("enable.idempotence", "a replay must not be doubled by a retry"),
     ("acks", "a replay is done when all replicas have it"),
 ];
@@ -30,6 +33,8 @@ pub struct Config {
     #[serde(with = "duration")]
     pub shutdown_timeout: Duration,
     pub kafka: Kafka,
+    pub consume: Consume,
+    pub dlq: Dlq,
     pub queue: Queue,
     pub write: Write,
     pub journal: Journal,
@@ -47,10 +52,46 @@ pub struct Kafka {
     pub group_id: String,
     /// Topic names, or regular expressions that begin with `^`.
     pub topics: Vec<String>,
+    /// How the group shares its partitions: `classic` (cooperative-sticky), or `consumer` (KIP-848, Apache Kafka 4.0).
+    pub group_protocol: GroupProtocol,
+    /// Static membership: the box's name in the group, unique in it. A restart within the session then moves no
+    /// partition. Empty: none. Consumer threads append `-0`, `-1`, …
+    pub group_instance_id: String,
     /// Consumer threads, 1 to 64. More than the topics have partitions stay idle.
     pub consumers: usize,
     /// Any other librdkafka property, for TLS and SASL above all.
     pub properties: BTreeMap<String, Property>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroupProtocol {
+    Classic,
+    Consumer,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Consume {
+    /// What follows when records are found to be lost before they were read: `alert` (log, metric, `/integrity`), or
+    /// `halt`, which also stops the partition until `POST /consumer/resume`.
+    pub on_gap: OnGap,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnGap {
+    Alert,
+    Halt,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dlq {
+    /// So many dead letters in a row stop their partition until `POST /consumer/resume`. 0: never. At most 1,000,000.
+    pub max_consecutive: u32,
+    /// A larger share of dead letters among 1000 records does so too. 0.01 to 1.0; 1.0: never.
+    pub max_ratio: f64,
 }
 
 /// A librdkafka property's value: TOML may write it as text, number or boolean.
@@ -142,6 +183,8 @@ impl Default for Config {
         Config {
             shutdown_timeout: Duration::from_secs(10),
             kafka: Kafka::default(),
+            consume: Consume::default(),
+            dlq: Dlq::default(),
             queue: Queue::default(),
             write: Write::default(),
             journal: Journal::default(),
@@ -159,9 +202,24 @@ impl Default for Kafka {
             brokers: "localhost:9092".into(),
             group_id: "crm-events-sink".into(),
             topics: vec![r"^apexflow\..*".into()],
+            group_protocol: GroupProtocol::Classic,
+            group_instance_id: String::new(),
             consumers: 1,
             properties: BTreeMap::new(),
         }
+    }
+}
+
+impl Default for Consume {
+    fn default() -> Consume {
+        Consume { on_gap: OnGap::Alert }
+    }
+}
+
+impl Default for Dlq {
+    fn default() -> Dlq {
+        // A branch sees a handful of bad records in a row at most; a hundred are a deploy that went wrong.
+        Dlq { max_consecutive: 100, max_ratio: 0.5 }
     }
 }
 
@@ -312,6 +370,8 @@ impl Config {
         within("write.batch_rows_max", self.write.batch_rows_max, 1..=100_000)?;
         within("write.batch_bytes_max", self.write.batch_bytes_max, size)?;
         within("write.batch_age_max", self.write.batch_age_max, ms(0)..=ms(10_000))?;
+        within("dlq.max_consecutive", self.dlq.max_consecutive, 0..=1_000_000)?;
+        within("dlq.max_ratio", self.dlq.max_ratio, 0.01..=1.0)?;
         within("replay.timeout", self.replay.timeout, ms(100)..=ms(300_000))?;
         within("shutdown_timeout", self.shutdown_timeout, ms(100)..=ms(600_000))?;
         within("metrics.max_tenants", self.metrics.max_tenants, 0..=10_000)?;
@@ -321,6 +381,12 @@ impl Config {
             return Err(ConfigError(
                 r#"kafka.topics: names no topic; give names or a ^regex, as ["^apexflow\\..*"]"#.into(),
             ));
+        }
+        let instance = &self.kafka.group_instance_id;
+        if instance.len() > 200 || !instance.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+            return Err(ConfigError(format!(
+                "kafka.group_instance_id: {instance:?} is no name for a member; give up to 200 letters, digits, '.', '_' or '-', as \"branch-17\""
+            )));
         }
         for (property, instead) in OWN_PROPERTIES {
             if self.kafka.properties.contains_key(property) {

@@ -10,14 +10,16 @@
 //! In the order in which an event meets them:
 //! - [`event`]: a record as Kafka gave it; the pure step that makes an event of it
 //! - [`dead_letter`]: a record that could not become one, and the closed list of reasons
+//! - [`coverage`]: which offsets the file holds, and why it does not hold others
 //! - [`consume`]: poll, decode, queue; commit what is durable
 //! - [`queue`]: bounded, both ways: batches forward, durable offsets back
 //! - [`write`]: the writer thread: one transaction a batch
 //! - [`store`]: the journal file: one writer, many readers, all SQL
 //! - [`replay`]: an event goes to its topic again, until the broker has it
 //! - [`serve`]: the HTTP threads
+//! - [`verify`]: the auditor's question, from the shell: did we miss anything?
 //!
-//! Beside the flow: [`config`], [`metrics`], [`health`], [`shutdown`], [`cli`], [`demo`]. [`run`] is the only wiring.
+//! Beside the flow: [`config`], [`metrics`], [`health`], [`watermarks`], [`shutdown`], [`cli`], [`demo`]. [`run`] is the only wiring.
 //!
 //! Absent on purpose: an event id of our own making (topic, partition and offset are the identity a producer gives),
 //! a second write connection, automatic offset commits, a retry of anything that could put a record in twice.
@@ -25,6 +27,7 @@
 pub mod cli;
 pub mod config;
 pub mod consume;
+pub mod coverage;
 pub mod dead_letter;
 pub mod demo;
 pub mod event;
@@ -35,6 +38,8 @@ pub mod replay;
 pub mod serve;
 pub mod shutdown;
 pub mod store;
+pub mod verify;
+pub mod watermarks;
 pub mod write;
 
 use std::net::SocketAddr;
@@ -50,6 +55,7 @@ use replay::Replayer;
 use serve::{MetricsApi, OperatorApi};
 use shutdown::{Cause, Shutdown};
 use store::{Lock, Readers, StoreError, Writer};
+use watermarks::Watermarks;
 use write::Write;
 
 /// Why the sink did not start, or did not end well. Each has its exit code.
@@ -100,16 +106,17 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
     let metrics = Arc::new(Metrics::new(config.metrics.max_tenants, store::sqlite_version()));
     let health = Arc::new(Health::default());
     let durable = Arc::new(queue::Durable::default());
+    let watermarks = Arc::new(Watermarks::default());
 
     let _lock = Lock::acquire(&config.journal.path)?;
     let metrics_port = serve::bind("metrics.listen", config.metrics.listen).map_err(Failure::Port)?;
     let api_port = serve::bind("api.listen", config.api.listen).map_err(Failure::Port)?;
     let addresses = Addresses { metrics: metrics_port.address()?, api: api_port.address()? };
-    let writer = Writer::open(&config.journal.path)?;
+    let writer = Writer::open(&config.journal.path, write::rules(&config))?;
     let readers = Readers::open(&config.journal.path)?;
     let replayer = Replayer::new(Arc::clone(&config), writer.journal_id(), Arc::clone(&metrics));
 
-    let (inlet, outlet) = queue::bounded(config.queue.batches_max);
+    let (inlet, orders, outlet) = queue::bounded(config.queue.batches_max);
     let consumers = consumers(&consume::Shared {
         config: Arc::clone(&config),
         inlet,
@@ -117,6 +124,7 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
         readers: readers.clone(),
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),
+        watermarks: Arc::clone(&watermarks),
         shutdown: Arc::clone(&shutdown),
     })?;
     let write = Write {
@@ -134,7 +142,7 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
     for (name, consumer) in consumers {
         threads.push(spawn(&name, &shutdown, move || consumer.run())?);
     }
-    let api = Arc::new(OperatorApi { readers, replayer, health });
+    let api = Arc::new(OperatorApi { readers, replayer, orders, watermarks, health });
     let serving = [
         serve::start("metrics", metrics_port, serve::METRICS_THREADS, Arc::new(MetricsApi(metrics)))?,
         serve::start("api", api_port, serve::API_THREADS, api)?,
@@ -157,7 +165,7 @@ fn consumers(shared: &consume::Shared) -> Result<Vec<(String, Consume)>, Failure
     let make = |number: usize| {
         let name = format!("consume-{number}");
         let consumer =
-            Consume::new(name.clone(), shared.clone()).map_err(|error| Failure::Config(error.to_string()))?;
+            Consume::new(name.clone(), number, shared.clone()).map_err(|error| Failure::Config(error.to_string()))?;
         Ok((name, consumer))
     };
     (0..shared.config.kafka.consumers).map(make).collect()

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub broker_up: IntGauge,
     pub partitions_assigned: IntGaugeVec,
     pub log_restarts: IntCounterVec,
+    gaps: IntGaugeVec,
+    pub halted: IntGaugeVec,
 }
 
 impl Metrics {
@@ -113,6 +115,18 @@ impl Metrics {
                 "Partitions whose offsets began again: topic recreated or truncated.",
                 &["topic"],
             ),
+            gaps: gauges(
+                r,
+                "crm_events_gaps",
+                "Ranges of offsets that the file does not hold, by reason.",
+                &["topic", "reason"],
+            ),
+            halted: gauges(
+                r,
+                "crm_events_partition_halted",
+                "1 while nothing is taken from the partition until POST /consumer/resume.",
+                &["topic", "partition"],
+            ),
             registry,
         };
         metrics.register_build_info(sqlite_version);
@@ -147,6 +161,10 @@ impl Metrics {
 
     pub fn count_log_restart(&self, topic: &str) {
         self.log_restarts.with_label_values(&[self.topics.label(topic)]).inc();
+    }
+
+    pub fn count_gaps(&self, topic: &str, reason: &str, ranges: i64) {
+        self.gaps.with_label_values(&[self.topics.label(topic), reason]).add(ranges);
     }
 
     pub fn count_replay(&self, outcome: &str) {

@@ -11,13 +11,13 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use super::{Intake, Shared};
-use crate::config::Config;
+use super::Shared;
+use super::intake::{Assigned, Intake};
+use crate::config::{Config, GroupProtocol};
 use crate::queue::Partition;
 
 /// Defaults that `kafka.properties` may change.
-const DEFAULTS: [(&str, &str); 9] = [
-    ("partition.assignment.strategy", "cooperative-sticky"),
+const DEFAULTS: [(&str, &str); 8] = [
     // A new topic that a ^regex matches is found at the next refresh: well within a minute.
     ("topic.metadata.refresh.interval.ms", "20000"),
     ("allow.auto.create.topics", "false"),
@@ -52,14 +52,24 @@ impl From<KafkaError> for SettingsError {
     }
 }
 
-fn client_config(config: &Config) -> ClientConfig {
+/// `number` tells the consumer threads of one box apart, which are members of the group each.
+fn client_config(config: &Config, number: usize) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.extend(config.client_properties(&DEFAULTS));
     client
         .set("group.id", &config.kafka.group_id)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        .set("auto.offset.reset", "earliest");
+        // An offset out of range is an error that is looked into, never a jump.
+        .set("auto.offset.reset", "error");
+    match config.kafka.group_protocol {
+        // Partitions are begun one by one, which eager strategies do not allow.
+        GroupProtocol::Classic => client.set("partition.assignment.strategy", "cooperative-sticky"),
+        GroupProtocol::Consumer => client.set("group.protocol", "consumer"),
+    };
+    if !config.kafka.group_instance_id.is_empty() {
+        client.set("group.instance.id", format!("{}-{number}", config.kafka.group_instance_id));
+    }
     client
 }
 
@@ -68,14 +78,14 @@ fn client_config(config: &Config) -> ClientConfig {
 /// # Errors
 /// The setting it does not accept.
 pub fn check_settings(config: &Config) -> Result<(), SettingsError> {
-    client_config(config).create_native_config()?;
+    client_config(config, 0).create_native_config()?;
     Ok(())
 }
 
-pub fn create(name: &str, shared: &Shared) -> Result<BaseConsumer<Context>, SettingsError> {
+pub fn create(name: &str, number: usize, shared: &Shared) -> Result<BaseConsumer<Context>, SettingsError> {
     let kafka = &shared.config.kafka;
     let context = Context::new(name, shared.clone());
-    let consumer: BaseConsumer<Context> = client_config(&shared.config).create_with_context(context)?;
+    let consumer: BaseConsumer<Context> = client_config(&shared.config, number).create_with_context(context)?;
     consumer.subscribe(&kafka.topics.iter().map(String::as_str).collect::<Vec<_>>())?;
     shared.health.starting(name, &format!("not connected to Kafka yet ({})", kafka.brokers));
     Ok(consumer)
@@ -103,7 +113,7 @@ struct Broker {
 
 impl Context {
     fn new(name: &str, shared: Shared) -> Context {
-        Context { name: name.to_owned(), shared, intake: Intake::new(), broker: Mutex::default() }
+        Context { name: name.to_owned(), shared, intake: Mutex::new(Intake::new()), broker: Mutex::default() }
     }
 
     fn broker(&self) -> std::sync::MutexGuard<'_, Broker> {
@@ -118,25 +128,38 @@ impl Context {
         self.shared.health.fault(&self.name, reason);
     }
 
-    /// Shows how far the file is behind a log that ends at `end` and was read from `began`.
-    pub fn show_lag(&self, partition: &Partition, began: i64, end: i64) {
-        let durable = self.shared.durable.next_offset(partition).unwrap_or(began);
+    /// The broker's log of a partition is `low..high`: notes it, and shows how far the file is behind.
+    pub fn see_log(&self, partition: &Partition, low: i64, high: i64) {
+        let began = {
+            let mut intake = self.intake();
+            let Some(assigned) = intake.assigned.get_mut(partition) else { return };
+            (assigned.end_seen, assigned.low_seen) = (Some(high), low);
+            assigned.reading.as_ref().map(|reading| reading.from)
+        };
+        let stored = || self.shared.readers.position(&partition.0, partition.1).ok().flatten();
+        let durable = self.shared.durable.next_offset(partition).or(began);
+        let durable = durable.or_else(|| stored().map(|stored| stored.next_offset)).unwrap_or(low);
         let lag = self.shared.metrics.lag.with_label_values(&[&*partition.0, &partition.1.to_string()]);
-        lag.set((end - durable).max(0));
+        lag.set((high - durable).max(0));
+        self.shared.watermarks.set(&partition.0, partition.1, low, high);
     }
 
     fn show_lags(&self, statistics: &Statistics) {
         let mut shown = HashSet::new();
-        let (paused, assigned) = {
+        let assigned: Vec<(Partition, bool)> = {
             let intake = self.intake();
-            (intake.paused, intake.assigned.clone())
+            let paused = intake.paused;
+            let read = |(partition, assigned): (&Partition, &Assigned)| {
+                (partition.clone(), assigned.reading.is_some() && !paused)
+            };
+            intake.assigned.iter().map(read).collect()
         };
-        for (partition, began) in assigned {
+        for (partition, is_read) in assigned {
             let topic = statistics.topics.get(&*partition.0);
             let Some(known) = topic.and_then(|topic| topic.partitions.get(&partition.1)) else { continue };
             // Below 0 until the first fetch.
-            if known.ls_offset >= 0 && !paused {
-                self.show_lag(&partition, began.unwrap_or(known.lo_offset.max(0)), known.ls_offset);
+            if known.ls_offset >= 0 && is_read {
+                self.see_log(&partition, known.lo_offset.max(0), known.ls_offset);
             }
             shown.insert(partition);
         }

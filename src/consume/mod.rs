@@ -2,37 +2,49 @@
 //!
 //! The thread never waits long for anything but Kafka itself: a consumer that does not poll loses its place in the
 //! group. When the queue is full it pauses its partitions and keeps polling.
+//!
+//! A partition that the group assigns is paused first. [`begin`] decides where reading it begins, from the file, the
+//! group's [`ledger`] and the broker; whatever puts that in doubt later (an offset out of range, a topic with another
+//! id, a halt that was resumed, another member's range) makes it wait and begin again.
 
+mod begin;
+mod broker;
 mod client;
+mod intake;
+mod ledger;
 mod rebalance;
 mod record;
+mod resume;
+mod view;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{Offset, TopicPartitionList};
 
 use self::client::{Context, create};
 pub use self::client::{SettingsError, check_settings};
+use self::intake::Intake;
+pub use self::view::{BrokerPartition, BrokerView, ViewError, broker_view};
 use crate::config::Config;
 use crate::dead_letter::DeadLetter;
-use crate::event::{Event, Position, Record, decode};
+use crate::event::{Event, Record, decode};
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::queue::{Batch, Durable, Inlet, Item, Partition};
+use crate::queue::{Durable, Inlet, Item, Partition};
 use crate::shutdown::Shutdown;
 use crate::store::Readers;
+use crate::watermarks::Watermarks;
 
 /// How long one poll may wait: a stop is noticed this late.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a full queue may hold up polling before the partitions are paused. A pause throws away what was
 /// fetched ahead, so a writer that is merely busy must not cause one.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(250);
-/// How often durable offsets are committed to Kafka. They are for lag tools: the file is what counts.
+/// How often durable offsets are committed to Kafka. They are for lag tools and for other members of the group: for
+/// this box the file is what counts.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// How long asking for the paused partitions' ends may hold up polling.
 const WATERMARKS: Duration = Duration::from_secs(1);
@@ -48,28 +60,14 @@ pub struct Shared {
     pub readers: Readers,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    pub watermarks: Arc<Watermarks>,
     pub shutdown: Arc<Shutdown>,
-}
-
-/// What a consumer holds between two polls. Kafka's rebalance callback, which runs inside a poll, hands the batch
-/// over as well: hence behind a lock, which nothing contends for.
-struct Intake {
-    batch: Batch,
-    /// Waiting for a place in the queue, with all partitions paused.
-    paused: bool,
-    /// The partitions that the group gave this consumer, and where reading them began, once that is known.
-    assigned: HashMap<Partition, Option<i64>>,
-    /// The offset that the next record of each assigned partition has, where it is known.
-    expected: HashMap<Partition, i64>,
-    /// Offsets after the last record handed to the writer.
-    sent: HashMap<Partition, i64>,
-    committed: HashMap<Partition, i64>,
-    topics: HashMap<String, Arc<str>>,
 }
 
 /// One consumer thread's state.
 pub struct Consume {
     name: String,
+    number: usize,
     shared: Shared,
     consumer: BaseConsumer<Context>,
 }
@@ -79,9 +77,9 @@ impl Consume {
     ///
     /// # Errors
     /// A setting that librdkafka does not accept.
-    pub fn new(name: String, shared: Shared) -> Result<Consume, SettingsError> {
-        let consumer = create(&name, &shared)?;
-        Ok(Consume { name, shared, consumer })
+    pub fn new(name: String, number: usize, shared: Shared) -> Result<Consume, SettingsError> {
+        let consumer = create(&name, number, &shared)?;
+        Ok(Consume { name, number, shared, consumer })
     }
 
     /// Runs until a stop is asked for; returns when what was taken is durable and committed, or cannot be.
@@ -91,7 +89,7 @@ impl Consume {
             if self.shared.shutdown.wait(RECREATE_AFTER) {
                 break;
             }
-            match create(&self.name, &self.shared) {
+            match create(&self.name, self.number, &self.shared) {
                 Ok(consumer) => self.consumer = consumer,
                 Err(error) => tracing::error!(consumer = self.name, %error, "cannot make a new Kafka client"),
             }
@@ -100,24 +98,37 @@ impl Consume {
     }
 
     fn poll_until_stopped(&self) -> Result<(), KafkaError> {
-        let mut commit_due = Instant::now() + COMMIT_EVERY;
+        let (mut commit_due, mut begin_due, mut check_due) = (Instant::now(), Instant::now(), Instant::now());
         while !self.shared.shutdown.has_begun() {
             let patience = self.intake().poll_patience();
             let polled = self.consumer.poll(patience);
             let more = polled.is_some();
             match polled {
-                Some(Ok(message)) => self.take(&message),
+                Some(Ok(message)) => {
+                    let again = self.intake().take(&message);
+                    self.wait_to_begin(again.as_slice());
+                }
                 Some(Err(fatal @ KafkaError::MessageConsumptionFatal(_))) => return Err(fatal),
+                Some(Err(KafkaError::MessageConsumption(code))) if is_out_of_range(code) => self.begin_all_again(),
                 // The context has heard of it; librdkafka goes on by itself.
                 Some(Err(_)) | None => {}
             }
             if self.is_due(more) {
                 self.hand_over();
             }
-            if Instant::now() >= commit_due {
+            let now = Instant::now();
+            if now >= begin_due {
+                self.begin_waiting();
+                begin_due = now + resume::BEGIN_EVERY;
+            }
+            if now >= check_due {
+                self.check_topics();
+                check_due = now + resume::CHECK_EVERY;
+            }
+            if now >= commit_due {
                 self.commit();
                 self.measure_lag_while_paused();
-                commit_due = Instant::now() + COMMIT_EVERY;
+                commit_due = now + COMMIT_EVERY;
             }
         }
         Ok(())
@@ -132,32 +143,6 @@ impl Consume {
         if intake.batch.items.is_empty() { intake.paused } else { full || !more_waiting }
     }
 
-    fn take(&self, message: &BorrowedMessage) {
-        let mut intake = self.intake();
-        let topic = intake.topic(message.topic());
-        let partition: Partition = (Arc::clone(&topic), message.partition());
-        let position = Position { topic, partition: message.partition(), offset: message.offset() };
-        if let Some(began @ None) = intake.assigned.get_mut(&partition) {
-            *began = Some(position.offset);
-        }
-        let expected = intake.expected.insert(partition, position.offset + 1);
-        if intake.batch.items.is_empty() {
-            intake.batch.since = Instant::now();
-        }
-        if let Some(expected) = expected.filter(|expected| position.offset < *expected) {
-            tracing::warn!(
-                topic = &*position.topic,
-                partition = position.partition,
-                expected,
-                offset = position.offset,
-                "the broker's log begins again: topic recreated or truncated; reading it from here"
-            );
-            self.shared.metrics.count_log_restart(&position.topic);
-            intake.batch.push(Item::LogRestart { at: position.clone(), expected });
-        }
-        intake.batch.push(item(record::from_message(message, position)));
-    }
-
     /// Hands the batch to the writer. A full queue pauses the partitions until there is a place.
     fn hand_over(&self) {
         let mut intake = self.intake();
@@ -165,14 +150,17 @@ impl Consume {
         let accepted = intake.batch.items.is_empty() || intake.offer(&self.shared, patience);
         if accepted == intake.paused {
             intake.paused = !accepted;
-            self.set_paused(!accepted);
+            self.set_paused(&intake, !accepted);
         }
     }
 
-    fn set_paused(&self, paused: bool) {
-        let assignment = self.consumer.assignment();
-        let done =
-            assignment.and_then(|all| if paused { self.consumer.pause(&all) } else { self.consumer.resume(&all) });
+    /// Those that wait to begin are paused anyhow, and stay so.
+    fn set_paused(&self, intake: &Intake, paused: bool) {
+        let mut partitions = TopicPartitionList::new();
+        for (partition, _) in intake.assigned.iter().filter(|(_, assigned)| assigned.reading.is_some()) {
+            partitions.add_partition(&partition.0, partition.1);
+        }
+        let done = if paused { self.consumer.pause(&partitions) } else { self.consumer.resume(&partitions) };
         match done {
             Ok(()) => tracing::debug!(consumer = self.name, paused, "the queue's state changed"),
             Err(error) => tracing::warn!(consumer = self.name, paused, %error, "cannot pause or resume"),
@@ -182,41 +170,29 @@ impl Consume {
     /// Paused partitions are not fetched, so librdkafka does not learn how far their logs have grown: it is asked
     /// for. Nothing else is waiting for this thread meanwhile, and the time is bounded.
     fn measure_lag_while_paused(&self) {
-        let assigned = match &*self.intake() {
-            intake if intake.paused => intake.assigned.clone(),
-            _ => return,
+        let partitions: Vec<Partition> = {
+            let intake = self.intake();
+            let paused = intake.assigned.iter().filter(|(_, assigned)| intake.paused || assigned.reading.is_none());
+            paused.map(|(partition, _)| partition.clone()).collect()
         };
         let deadline = Instant::now() + WATERMARKS;
-        for (partition, began) in assigned {
+        for partition in partitions {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok((low, high)) = self.consumer.fetch_watermarks(&partition.0, partition.1, left) else { return };
-            self.consumer.context().show_lag(&partition, began.unwrap_or(low), high);
+            self.consumer.context().see_log(&partition, low, high);
         }
     }
 
     /// Tells Kafka's group what is durable here.
     fn commit(&self) {
         let mut intake = self.intake();
-        let mut offsets = TopicPartitionList::new();
-        for partition in intake.sent.keys() {
-            let Some(durable) = self.shared.durable.next_offset(partition) else { continue };
-            if intake.committed.get(partition) != Some(&durable) {
-                add(&mut offsets, partition, durable);
-            }
-        }
+        let offsets = to_commit(&intake, &self.shared.durable, |_| true);
         if offsets.count() == 0 {
             return;
         }
         // Never Sync: with the brokers down that blocks for 45 s.
         match self.consumer.commit(&offsets, CommitMode::Async) {
-            Ok(()) => {
-                for element in offsets.elements() {
-                    let partition = (intake.topic(element.topic()), element.partition());
-                    if let Offset::Offset(offset) = element.offset() {
-                        intake.committed.insert(partition, offset);
-                    }
-                }
-            }
+            Ok(()) => note_committed(&mut intake, &offsets),
             Err(error) => tracing::debug!(consumer = self.name, %error, "offsets not committed to Kafka"),
         }
     }
@@ -224,19 +200,25 @@ impl Consume {
     /// The last batch goes to the writer, and what becomes durable is committed. If it does not in time, Kafka has
     /// the records still and the next start reads them again.
     fn finish(self) {
-        let deadline = Instant::now() + self.shared.config.shutdown_timeout / 2;
-        let sent: Vec<_> = {
+        let patience = self.shared.config.shutdown_timeout / 2;
+        let deadline = Instant::now() + patience;
+        let in_flight = {
             let mut intake = self.intake();
-            if !intake.batch.items.is_empty() && !intake.offer(&self.shared, self.shared.config.shutdown_timeout / 2) {
-                tracing::warn!(
-                    records = intake.batch.items.len(),
-                    "stopped with records in hand; Kafka still has them"
-                );
+            if !intake.batch.items.is_empty() && !intake.offer(&self.shared, patience) {
+                let records = intake.batch.items.len();
+                tracing::warn!(records, "stopped with records in hand; Kafka still has them");
             }
-            intake.sent.clone().into_iter().collect()
+            let partitions: Vec<Partition> = intake.assigned.keys().cloned().collect();
+            intake.in_flight(&partitions)
         };
-        if self.shared.durable.wait_for(&sent, deadline) {
-            self.commit();
+        if !self.shared.durable.wait_for(&in_flight, deadline) {
+            return;
+        }
+        let offsets = to_commit(&self.intake(), &self.shared.durable, |_| true);
+        if offsets.count() > 0
+            && let Err(error) = broker::commit(self.consumer.client(), &offsets, patience)
+        {
+            tracing::debug!(consumer = self.name, %error, "offsets not committed to Kafka");
         }
     }
 
@@ -245,61 +227,43 @@ impl Consume {
     }
 }
 
-impl Intake {
-    fn new() -> Mutex<Intake> {
-        Mutex::new(Intake {
-            batch: Batch::new(Instant::now()),
-            paused: false,
-            assigned: HashMap::new(),
-            expected: HashMap::new(),
-            sent: HashMap::new(),
-            committed: HashMap::new(),
-            topics: HashMap::new(),
-        })
-    }
+fn is_out_of_range(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::LogTruncation
+    )
+}
 
-    fn topic(&mut self, name: &str) -> Arc<str> {
-        if let Some(topic) = self.topics.get(name) {
-            return Arc::clone(topic);
+/// What is durable and not committed yet, with the ledger. An offset before the one that the group had already is not
+/// committed: this file only catches up with what the group knows.
+fn to_commit(intake: &Intake, durable: &Durable, is_meant: impl Fn(&Partition) -> bool) -> TopicPartitionList {
+    let mut offsets = TopicPartitionList::new();
+    for (partition, assigned) in intake.assigned.iter().filter(|(partition, _)| is_meant(partition)) {
+        let Some(reading) = assigned.reading.as_ref().filter(|_| assigned.sent.is_some()) else { continue };
+        let Some(next_offset) = durable.next_offset(partition) else { continue };
+        if assigned.committed == Some(next_offset) || next_offset < reading.ledger.end {
+            continue;
         }
-        let topic: Arc<str> = name.into();
-        self.topics.insert(name.to_owned(), Arc::clone(&topic));
-        topic
+        let mut element = offsets.add_partition(&partition.0, partition.1);
+        element.set_metadata(reading.ledger.text());
+        element.set_offset(Offset::Offset(next_offset)).expect("an offset from Kafka is a valid offset");
     }
+    offsets
+}
 
-    /// With a batch begun, only what is there already may join it.
-    fn poll_patience(&self) -> Duration {
-        if self.batch.items.is_empty() || self.paused { POLL } else { Duration::ZERO }
-    }
-
-    /// Offers the batch to the queue; whether there was a place. A record counts as ingested from here on.
-    fn offer(&mut self, shared: &Shared, patience: Duration) -> bool {
-        let mut batch = std::mem::replace(&mut self.batch, Batch::new(Instant::now()));
-        count_ingested(&batch.items[batch.counted..], &shared.metrics);
-        batch.counted = batch.items.len();
-        let records = batch.items.iter().filter_map(Item::record).map(|record| &record.position);
-        let next_offset = |p: &Position| ((Arc::clone(&p.topic), p.partition), p.offset + 1);
-        let next_offsets: HashMap<Partition, i64> = records.map(next_offset).collect();
-        match shared.inlet.offer(batch, patience) {
-            Ok(()) => {
-                self.sent.extend(next_offsets);
-                true
-            }
-            Err(batch) => {
-                self.batch = batch;
-                false
-            }
+fn note_committed(intake: &mut Intake, offsets: &TopicPartitionList) {
+    for element in offsets.elements() {
+        let partition = (intake.topic(element.topic()), element.partition());
+        if let (Offset::Offset(offset), Some(assigned)) = (element.offset(), intake.assigned.get_mut(&partition)) {
+            assigned.committed = Some(offset);
         }
     }
 }
 
-fn count_ingested(items: &[Item], metrics: &Metrics) {
-    let mut records: HashMap<(&str, &str), u64> = HashMap::new();
-    for item in items.iter().filter(|item| item.record().is_some()) {
-        *records.entry((&item.position().topic, item.tenant_id())).or_default() += 1;
-    }
-    for ((topic, tenant_id), records) in records {
-        metrics.count_ingested(topic, tenant_id, records);
+impl Intake {
+    /// With a batch begun, only what is there already may join it.
+    fn poll_patience(&self) -> Duration {
+        if self.batch.items.is_empty() || self.paused { POLL } else { Duration::ZERO }
     }
 }
 
@@ -314,9 +278,4 @@ fn item(record: Record) -> Item {
         Ok(tenant_id) => Item::Event(Event { record, tenant_id }),
         Err(error) => Item::DeadLetter(DeadLetter::undecodable(record, error)),
     }
-}
-
-fn add(offsets: &mut TopicPartitionList, (topic, partition): &Partition, offset: i64) {
-    let added = offsets.add_partition_offset(topic, *partition, Offset::Offset(offset));
-    added.expect("an offset from Kafka is a valid offset");
 }

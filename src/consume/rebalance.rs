@@ -3,18 +3,21 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::Context;
-use super::{Intake, add};
+use super::intake::Assigned;
+use super::{broker, to_commit};
 use crate::queue::Partition;
 
-/// How long a revoked partition's records may take to become durable. What does not is read again by the next
-/// owner, and skipped by a writer that has it.
+/// How long a revoked partition's records may take to become durable. What does not is dropped here and read by the
+/// next owner.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long telling the group may take. The next owner goes on where the group is.
+const COMMIT: Duration = Duration::from_secs(5);
 
 pub fn handle(
     context: &Context,
@@ -33,93 +36,57 @@ pub fn handle(
     context.shared.metrics.partitions_assigned.with_label_values(&[&context.name]).set(assigned as i64);
 }
 
-/// Reads on where the file ends, and from the beginning what the file does not know.
+/// Takes the partitions over, paused: where reading them begins is decided outside of this callback, which must not
+/// wait for a broker that may be away. The offset given here is never read from.
 fn assign(context: &Context, consumer: &BaseConsumer<Context>, partitions: &mut TopicPartitionList) -> KafkaResult<()> {
+    let added = names(context, partitions);
     let mut start = TopicPartitionList::new();
-    for partition in names(context, partitions) {
-        let next_offset = stored_next_offset(context, &partition);
-        let mut intake = context.intake();
-        match next_offset {
-            Some(next_offset) => {
-                add(&mut start, &partition, next_offset);
-                intake.expected.insert(partition.clone(), next_offset);
-            }
-            None => {
-                start.add_partition_offset(&partition.0, partition.1, Offset::Beginning)?;
-                intake.expected.remove(&partition);
-            }
-        }
-        intake.assigned.insert(partition, next_offset);
+    for (topic, partition) in &added {
+        start.add_partition_offset(topic, *partition, Offset::End)?;
     }
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_assign(&start)?,
-        _ => consumer.assign(&start)?,
+    consumer.incremental_assign(&start)?;
+    consumer.pause(&start)?;
+    let mut intake = context.intake();
+    for partition in &added {
+        intake.assigned.insert(partition.clone(), Assigned::default());
     }
-    let intake = context.intake();
-    tracing::info!(
-        consumer = context.name,
-        added = start.count(),
-        assigned = intake.assigned.len(),
-        "partitions assigned"
-    );
-    if intake.paused {
-        consumer.pause(&start)?;
-    }
+    let assigned = intake.assigned.len();
+    tracing::info!(consumer = context.name, added = added.len(), assigned, "partitions assigned");
     Ok(())
-}
-
-/// `None` as well if the file cannot be read just now: what is then read twice is skipped by the writer.
-fn stored_next_offset(context: &Context, (topic, partition): &Partition) -> Option<i64> {
-    context.shared.readers.next_offset(topic, *partition).unwrap_or_else(|error| {
-        tracing::warn!(topic = &**topic, partition, %error, "cannot read the stored position; reading from the beginning, what is stored is skipped");
-        None
-    })
 }
 
 /// Lets what is in flight become durable, tells Kafka's group, and gives the partitions up.
 fn revoke(context: &Context, consumer: &BaseConsumer<Context>, partitions: &mut TopicPartitionList) -> KafkaResult<()> {
     let revoked = names(context, partitions);
-    let deadline = Instant::now() + DRAIN;
-    let in_flight = drain(context, &revoked);
-    if context.shared.durable.wait_for(&in_flight, deadline) && !consumer.assignment_lost() {
-        let mut offsets = TopicPartitionList::new();
-        for (partition, next_offset) in &in_flight {
-            add(&mut offsets, partition, *next_offset);
+    let durable = &context.shared.durable;
+    let in_flight = {
+        let mut intake = context.intake();
+        if !intake.batch.items.is_empty() {
+            intake.offer(&context.shared, DRAIN / 2);
         }
+        intake.batch.drop_partitions(&revoked);
+        intake.in_flight(&revoked)
+    };
+    if !durable.wait_for(&in_flight, Instant::now() + DRAIN) {
+        // The next owner reads them; stored here as well they would stand twice.
+        durable.withdraw(&revoked);
+    }
+    if !consumer.assignment_lost() {
+        let offsets = to_commit(&context.intake(), durable, |partition| revoked.contains(partition));
         if offsets.count() > 0
-            && let Err(error) = consumer.commit(&offsets, CommitMode::Async)
+            && let Err(error) = broker::commit(consumer.client(), &offsets, COMMIT)
         {
-            tracing::debug!(consumer = context.name, %error, "offsets not committed to Kafka");
+            tracing::warn!(consumer = context.name, %error, "Kafka's group was not told the last offsets; another member may store some records again");
         }
     }
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions)?,
-        _ => consumer.unassign()?,
-    }
-    context.intake().forget(&revoked);
-    tracing::info!(consumer = context.name, removed = revoked.len(), "partitions revoked");
-    Ok(())
-}
-
-/// Hands the batch to the writer; the offsets up to which the revoked partitions were handed over.
-fn drain(context: &Context, revoked: &[Partition]) -> Vec<(Partition, i64)> {
     let mut intake = context.intake();
-    if !intake.batch.items.is_empty() {
-        // If the queue stays full the batch stays in hand, and the writer skips what another owner stored first.
-        intake.offer(&context.shared, DRAIN / 2);
+    for partition in &revoked {
+        intake.assigned.remove(partition);
+        context.shared.watermarks.remove(&partition.0, partition.1);
     }
-    revoked.iter().filter_map(|partition| Some((partition.clone(), *intake.sent.get(partition)?))).collect()
-}
-
-impl Intake {
-    fn forget(&mut self, revoked: &[Partition]) {
-        for partition in revoked {
-            self.assigned.remove(partition);
-            self.expected.remove(partition);
-            self.sent.remove(partition);
-            self.committed.remove(partition);
-        }
-    }
+    drop(intake);
+    tracing::info!(consumer = context.name, removed = revoked.len(), "partitions revoked");
+    consumer.incremental_unassign(partitions)
 }
 
 fn names(context: &Context, partitions: &TopicPartitionList) -> Vec<Partition> {

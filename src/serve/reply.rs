@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::queue::OrderError;
 use crate::replay::ReplayError;
 use crate::store::StoreError;
 
@@ -27,6 +28,8 @@ pub enum ApiError {
     Parameter { parameter: &'static str, problem: String },
     #[error("{0}")]
     Replay(#[from] ReplayError),
+    #[error("{0}")]
+    Order(#[from] OrderError),
     #[error("{0}")]
     Store(#[from] StoreError),
 }
@@ -65,7 +68,7 @@ fn status(error: &ApiError) -> u16 {
         ApiError::Replay(ReplayError::Refused(_)) => 502,
         ApiError::Replay(ReplayError::Busy) => 429,
         ApiError::Replay(ReplayError::HeaderName) => 409,
-        ApiError::Store(StoreError::Busy) => 503,
+        ApiError::Order(OrderError::NotNow) | ApiError::Store(StoreError::Busy) => 503,
         ApiError::Store(_) => 500,
     }
 }

@@ -1,26 +1,28 @@
-//! The one write transaction: events, dead letters and the next offsets, all or nothing.
+//! The one write transaction: events, dead letters, the ranges of offsets they fill and the next offsets, all or nothing.
 
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::{BUSY_TIMEOUT, Positions, StoreError, open_for_writing};
+use super::coverage::{Log, Logs, Ranges};
+use super::{BUSY_TIMEOUT, StoreError, open_for_writing, overlap};
+use crate::coverage::{Gap, NewLog};
+use crate::dead_letter::breaker::Limits;
 use crate::dead_letter::{DeadLetter, Reason};
 use crate::event::{Event, Record};
-use crate::queue::{Item, Partition};
+use crate::queue::{Item, Partition, Sighting};
 
 const INSERT_EVENT: &str = "INSERT INTO event_journal (tenant_id, topic, payload, received_at, kafka_partition, \
-     kafka_offset, kafka_key, kafka_headers, kafka_timestamp, replay_of) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)";
+     kafka_offset, kafka_key, kafka_headers, kafka_timestamp, replay_of, kafka_epoch) \
+     VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
 const INSERT_DEAD_LETTER: &str = "INSERT INTO event_dlq (topic, payload, error, received_at, reason, \
-     kafka_partition, kafka_offset, kafka_key, kafka_headers, kafka_timestamp) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)";
-const UPSERT_POSITION: &str = "INSERT INTO kafka_position (topic, kafka_partition, next_offset) VALUES (?1, ?2, ?3) \
-     ON CONFLICT (topic, kafka_partition) DO UPDATE SET next_offset = excluded.next_offset";
+     kafka_partition, kafka_offset, kafka_key, kafka_headers, kafka_timestamp, kafka_epoch) \
+     VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
 
 /// Pages in the write-ahead log after which it is copied back: 4 MiB, SQLite's own default.
 const CHECKPOINT_PAGES: i32 = 1000;
@@ -39,6 +41,27 @@ pub enum Fate {
     DeadLettered(Reason),
     /// The file held it already, or it was no record.
     Skipped,
+    /// Its partition is halted, or was given up: it is not in the file, and is read again later.
+    Withheld,
+}
+
+/// What the writer obeys beside the records.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub dead_letters: Limits,
+    /// A gap that is a loss halts its partition.
+    pub halt_on_gap: bool,
+}
+
+/// What a transaction did.
+#[derive(Debug, Default)]
+pub struct Appended {
+    /// One for each item.
+    pub fates: Vec<Fate>,
+    pub gaps: Vec<(Partition, Gap)>,
+    pub new_logs: Vec<(Partition, NewLog)>,
+    /// Partitions that were halted, and why.
+    pub halted: Vec<(Partition, String)>,
 }
 
 /// How much one refused row takes with it.
@@ -72,7 +95,8 @@ pub struct Writer {
     connection: Connection,
     path: PathBuf,
     journal_id: String,
-    positions: Positions,
+    logs: Logs,
+    rules: Rules,
     /// Microseconds since 1970; no row is received earlier.
     received_floor: i64,
     data_version: i64,
@@ -83,7 +107,7 @@ impl Writer {
     ///
     /// # Errors
     /// [`StoreError::Unusable`] names the file and what to do.
-    pub fn open(path: &Path) -> Result<Writer, StoreError> {
+    pub fn open(path: &Path, rules: Rules) -> Result<Writer, StoreError> {
         let connection = open_for_writing(path)?;
         connection.wal_hook(Some(|_, pages| {
             WAL_PAGES.set(pages);
@@ -95,7 +119,8 @@ impl Writer {
                 [],
                 |row| row.get(0),
             )?,
-            positions: stored_positions(&connection)?,
+            logs: Logs::stored(&connection)?,
+            rules,
             received_floor: last_received(&connection)?,
             data_version: 0,
             path: path.to_owned(),
@@ -111,7 +136,9 @@ impl Writer {
     /// # Errors
     /// As [`Writer::open`].
     pub fn reopen(&mut self) -> Result<(), StoreError> {
-        *self = Writer::open(&self.path)?;
+        let mut reopened = Writer::open(&self.path, self.rules)?;
+        reopened.logs.keep_begun(&self.logs);
+        *self = reopened;
         Ok(())
     }
 
@@ -122,6 +149,52 @@ impl Writer {
     /// When the newest row was received.
     pub fn last_received(&self) -> Timestamp {
         Timestamp::from_microsecond(self.received_floor).unwrap_or_default()
+    }
+
+    /// The partitions that take nothing, and why.
+    pub fn halted(&self) -> Vec<(Partition, String)> {
+        self.logs.halted().map(|(partition, why)| (partition.clone(), why.to_owned())).collect()
+    }
+
+    /// Takes nothing more of `partitions` until their reading begins again.
+    pub fn withdraw(&mut self, partitions: impl IntoIterator<Item = Partition>) {
+        for partition in partitions {
+            if let Some(log) = self.logs.get_mut(&partition) {
+                log.is_begun = false;
+            }
+        }
+    }
+
+    /// Ends the halt of the partitions that `is_meant`; which these were.
+    ///
+    /// # Errors
+    /// A fault of the box: they are halted still.
+    pub fn resume(&mut self, is_meant: impl Fn(&Partition) -> bool) -> Result<Vec<Partition>, StoreError> {
+        let meant: Vec<Partition> = self.logs.halted().map(|(p, _)| p.clone()).filter(|p| is_meant(p)).collect();
+        let sql = "UPDATE kafka_position SET halted = NULL WHERE topic = ?1 AND kafka_partition = ?2";
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        for (topic, partition) in &meant {
+            transaction.execute(sql, params![&**topic, partition])?;
+        }
+        transaction.commit()?;
+        for partition in &meant {
+            if let Some(log) = self.logs.get_mut(partition) {
+                log.at.halted = None;
+            }
+        }
+        Ok(meant)
+    }
+
+    /// How many gaps of each topic and reason the file knows.
+    ///
+    /// # Errors
+    /// A fault of the box.
+    pub fn gaps(&self) -> Result<Vec<(String, String, i64)>, StoreError> {
+        let sql = "SELECT topic, kind, count(*) FROM kafka_range WHERE kind <> 'held' AND next_offset > first_offset \
+                   GROUP BY topic, kind";
+        let mut select = self.connection.prepare(sql)?;
+        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     pub fn dead_letters(&self) -> Result<i64, StoreError> {
@@ -147,39 +220,57 @@ impl Writer {
     /// # Errors
     /// A fault of the box: nothing of `items` is stored, or (if the commit's outcome is unknown) all of it;
     /// [`Writer::reopen`] finds out.
-    pub fn append(&mut self, items: &[Item], now: Timestamp) -> Result<Vec<Fate>, StoreError> {
+    pub fn append(
+        &mut self,
+        items: &[Item],
+        sightings: &[(Partition, Sighting)],
+        now: Timestamp,
+    ) -> Result<Appended, StoreError> {
         for isolation in [Isolation::None, Isolation::Savepoint] {
-            match self.transaction(items, now, isolation) {
-                Ok(fates) => return Ok(fates),
+            match self.transaction(items, sightings, now, isolation) {
+                Ok(appended) => return Ok(appended),
                 Err(Failure::Refused(_)) => {}
                 Err(Failure::Sqlite(error)) => return Err(error.into()),
             }
         }
-        let mut fates = Vec::with_capacity(items.len());
+        let mut all = Appended::default();
         for item in items {
-            fates.push(self.append_alone(item, now)?);
+            let alone = self.append_alone(item, sightings, now)?;
+            all.fates.extend(alone.fates);
+            all.gaps.extend(alone.gaps);
+            all.new_logs.extend(alone.new_logs);
+            all.halted.extend(alone.halted);
         }
-        Ok(fates)
+        Ok(all)
     }
 
-    fn append_alone(&mut self, item: &Item, now: Timestamp) -> Result<Fate, StoreError> {
-        match (self.transaction(std::slice::from_ref(item), now, Isolation::Transaction), item) {
-            (Ok(fates), _) => Ok(fates[0]),
+    fn append_alone(
+        &mut self,
+        item: &Item,
+        sightings: &[(Partition, Sighting)],
+        now: Timestamp,
+    ) -> Result<Appended, StoreError> {
+        let alone = self.transaction(std::slice::from_ref(item), sightings, now, Isolation::Transaction);
+        let again = match (alone, item) {
             (Err(Failure::Refused(error)), Item::Event(event)) => {
                 let letter = Item::DeadLetter(refused(event, &error));
-                match self.transaction(&[letter], now, Isolation::None) {
-                    Ok(fates) => Ok(fates[0]),
-                    Err(Failure::Refused(error) | Failure::Sqlite(error)) => Err(error.into()),
-                }
+                self.transaction(&[letter], sightings, now, Isolation::None)
             }
-            (Err(Failure::Refused(error) | Failure::Sqlite(error)), _) => Err(error.into()),
-        }
+            (alone, _) => alone,
+        };
+        again.map_err(|(Failure::Refused(error) | Failure::Sqlite(error))| error.into())
     }
 
-    fn transaction(&mut self, items: &[Item], now: Timestamp, isolation: Isolation) -> Result<Vec<Fate>, Failure> {
+    fn transaction(
+        &mut self,
+        items: &[Item],
+        sightings: &[(Partition, Sighting)],
+        now: Timestamp,
+        isolation: Isolation,
+    ) -> Result<Appended, Failure> {
         let received = now.as_microsecond().max(self.received_floor);
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let filled = self.fill(items, &received_text(received), isolation);
+        let filled = self.fill(items, sightings, &received_text(received), isolation);
         let committed = filled.and_then(|filled| {
             match self.connection.execute_batch("COMMIT") {
                 Ok(()) => Ok(filled),
@@ -189,10 +280,10 @@ impl Writer {
             }
         });
         match committed {
-            Ok((fates, positions)) => {
-                self.positions = positions;
+            Ok((appended, logs)) => {
+                self.logs = logs;
                 self.received_floor = received;
-                Ok(fates)
+                Ok(appended)
             }
             Err(failure) => {
                 if !self.connection.is_autocommit() {
@@ -204,38 +295,110 @@ impl Writer {
         }
     }
 
-    /// Inserts what is new of `items`; gives each one's fate and the positions after them.
-    fn fill(&self, items: &[Item], received_at: &str, isolation: Isolation) -> Result<(Vec<Fate>, Positions), Failure> {
-        let rows = Rows { connection: &self.connection, journal_id: &self.journal_id, received_at };
-        let mut fates = Vec::with_capacity(items.len());
-        let mut positions = self.positions.clone();
-        let mut moved: HashSet<Partition> = HashSet::new();
+    /// Inserts what is new of `items`; what it did, and the logs after them.
+    fn fill(
+        &self,
+        items: &[Item],
+        sightings: &[(Partition, Sighting)],
+        received_at: &str,
+        isolation: Isolation,
+    ) -> Result<(Appended, Logs), Failure> {
+        let rows = Rows { connection: &self.connection, journal_id: &self.journal_id, received_at, isolation };
+        let ranges = Ranges { connection: &self.connection, recorded_at: received_at };
+        let compared = self.logs.compares();
+        let mut logs = self.logs.clone();
+        let mut touched: HashSet<Partition> = HashSet::new();
+        let mut appended = Appended::default();
         for item in items {
-            let position = item.position();
-            let partition = (Arc::clone(&position.topic), position.partition);
-            let next_offset = positions.get(&partition).copied().unwrap_or(i64::MIN);
-            let (fate, reached) = match item {
-                // Only once: when a commit whose outcome was unknown turns out to stand, the position has moved on.
-                Item::LogRestart { expected, .. } if *expected == next_offset => (Fate::Skipped, position.offset),
-                Item::LogRestart { .. } => (Fate::Skipped, next_offset),
-                _ if position.offset < next_offset => (Fate::Skipped, next_offset),
-                Item::Event(event) => (rows.insert(event, isolation)?, position.offset + 1),
-                Item::DeadLetter(letter) => {
-                    rows.insert_dead_letter(letter)?;
-                    (Fate::DeadLettered(letter.reason), position.offset + 1)
-                }
-            };
-            fates.push(fate);
-            if reached != next_offset {
-                positions.insert(partition.clone(), reached);
-                moved.insert(partition);
+            let partition = item.partition();
+            let fate = self.fill_one(item, &partition, &mut logs, (&rows, &ranges), &mut appended)?;
+            appended.fates.push(fate);
+            touched.insert(partition);
+        }
+        for (partition, sighting) in sightings {
+            if let Some(log) = logs.get_mut(partition).filter(|_| touched.contains(partition)) {
+                log.see(sighting);
             }
         }
-        for partition in &moved {
-            let mut upsert = self.connection.prepare_cached(UPSERT_POSITION)?;
-            upsert.execute(params![&*partition.0, partition.1, positions[partition]])?;
+        for partition in &touched {
+            let after = logs.get(partition);
+            if let Some(after) = after.filter(|after| self.logs.get(partition).map(|log| &log.at) != Some(&after.at)) {
+                ranges.save(partition, &after.at)?;
+            }
         }
-        Ok((fates, positions))
+        if (compared || !appended.new_logs.is_empty()) && !logs.compares() {
+            self.connection.execute_batch(overlap::DROP_INDEX)?;
+        }
+        Ok((appended, logs))
+    }
+
+    fn fill_one(
+        &self,
+        item: &Item,
+        partition: &Partition,
+        logs: &mut Logs,
+        (rows, ranges): (&Rows, &Ranges),
+        appended: &mut Appended,
+    ) -> Result<Fate, Failure> {
+        if let Item::Begin(begin) = item {
+            let known = logs.get(partition).is_some();
+            let log = logs.entry(partition);
+            let epoch = log.at.epoch;
+            let gaps = ranges.begin(partition, log, known, begin)?;
+            if let Some(new_log) = begin.new_log.as_ref().filter(|_| known && log.at.epoch != epoch) {
+                appended.new_logs.push((partition.clone(), new_log.clone()));
+            }
+            self.note(partition, log, gaps, appended);
+            return Ok(Fate::Skipped);
+        }
+        let Some(log) = logs.get_mut(partition).filter(|log| log.takes_records()) else { return Ok(Fate::Withheld) };
+        let offset = item.position().offset;
+        if let Item::NotDelivered { next_offset, .. } = item {
+            let unexplained = ranges.unexplained(partition, log, offset)?;
+            log.at.not_delivered += (next_offset - log.at.next_offset).max(0);
+            log.at.next_offset = log.at.next_offset.max(*next_offset);
+            self.note(partition, log, unexplained, appended);
+            return Ok(Fate::Skipped);
+        }
+        if offset < log.at.next_offset {
+            return Ok(Fate::Skipped);
+        }
+        let unexplained = ranges.unexplained(partition, log, offset)?;
+        self.note(partition, log, unexplained, appended);
+        if log.at.halted.is_some() {
+            return Ok(Fate::Withheld);
+        }
+        let fate = rows.store(item, partition, log)?;
+        self.count(fate, log, partition, appended);
+        Ok(fate)
+    }
+
+    /// Moves the position past a record that is stored.
+    fn count(&self, fate: Fate, log: &mut Log, partition: &Partition, appended: &mut Appended) {
+        log.at.next_offset += 1;
+        if let Fate::DeadLettered(reason) = fate {
+            log.at.dead_lettered += 1;
+            if let Some(why) = log.breaker.dead_lettered(&self.rules.dead_letters) {
+                let why = format!("poisoned: {why}, the last one as {}", reason.as_str());
+                appended.halted.push((partition.clone(), why.clone()));
+                log.halt(why);
+            }
+        } else {
+            log.at.journaled += 1;
+            log.breaker.stored();
+        }
+    }
+
+    fn note(&self, partition: &Partition, log: &mut Log, gaps: impl IntoIterator<Item = Gap>, appended: &mut Appended) {
+        for gap in gaps {
+            if self.rules.halt_on_gap && gap.is_loss() {
+                let (reason, first) = (gap.reason.as_str(), gap.first_offset);
+                let why = format!("gap: offsets {first} to {} are missing ({reason})", gap.next_offset - 1);
+                appended.halted.push((partition.clone(), why.clone()));
+                log.halt(why);
+            }
+            appended.gaps.push((partition.clone(), gap));
+        }
     }
 
     /// Copies the write-ahead log back into the file when it has grown. Errors are this call's to see:
@@ -265,16 +428,37 @@ struct Rows<'a> {
     connection: &'a Connection,
     journal_id: &'a str,
     received_at: &'a str,
+    isolation: Isolation,
 }
 
 impl Rows<'_> {
-    fn insert(&self, event: &Event, isolation: Isolation) -> Result<Fate, Failure> {
-        if isolation != Isolation::Savepoint {
-            self.insert_event(event).map_err(|error| self.blame(error))?;
+    /// Stores a record of `log`; one that was stored under the log before becomes this one's.
+    fn store(&self, item: &Item, partition: &Partition, log: &Log) -> Result<Fate, Failure> {
+        let found = match item.record() {
+            Some(record) => overlap::adopt(self.connection, partition, log, record)?,
+            None => None,
+        };
+        match (item, found) {
+            (_, Some(overlap::Found::Journal)) => Ok(Fate::Journaled),
+            (Item::Event(event), None) => self.insert(event, log.at.epoch),
+            (Item::DeadLetter(letter), _) => {
+                if found.is_none() {
+                    self.insert_dead_letter(letter, log.at.epoch)?;
+                }
+                Ok(Fate::DeadLettered(letter.reason))
+            }
+            (_, Some(overlap::Found::DeadLetters)) => Ok(Fate::DeadLettered(Reason::Constraint)),
+            (Item::Begin(_) | Item::NotDelivered { .. }, None) => Ok(Fate::Skipped),
+        }
+    }
+
+    fn insert(&self, event: &Event, epoch: i64) -> Result<Fate, Failure> {
+        if self.isolation != Isolation::Savepoint {
+            self.insert_event(event, epoch).map_err(|error| self.blame(error))?;
             return Ok(Fate::Journaled);
         }
         self.connection.execute_batch("SAVEPOINT row")?;
-        let refused = match self.insert_event(event).map_err(|error| self.blame(error)) {
+        let refused = match self.insert_event(event, epoch).map_err(|error| self.blame(error)) {
             Ok(()) => None,
             Err(Failure::Refused(error)) if !self.connection.is_autocommit() => Some(refused(event, &error)),
             Err(failure) => return Err(failure),
@@ -284,7 +468,7 @@ impl Rows<'_> {
         }
         self.connection.execute_batch("RELEASE row")?;
         let Some(letter) = refused else { return Ok(Fate::Journaled) };
-        self.insert_dead_letter(&letter)?;
+        self.insert_dead_letter(&letter, epoch)?;
         Ok(Fate::DeadLettered(letter.reason))
     }
 
@@ -300,7 +484,7 @@ impl Rows<'_> {
         }
     }
 
-    fn insert_event(&self, event: &Event) -> rusqlite::Result<()> {
+    fn insert_event(&self, event: &Event, epoch: i64) -> rusqlite::Result<()> {
         let record = &event.record;
         let payload = record.value.as_deref().unwrap_or_default();
         self.connection.prepare_cached(INSERT_EVENT)?.execute(params![
@@ -314,15 +498,16 @@ impl Rows<'_> {
             headers(record),
             record.timestamp_ms,
             record.headers.replay_of(self.journal_id),
+            epoch,
         ])?;
         Ok(())
     }
 
-    fn insert_dead_letter(&self, letter: &DeadLetter) -> Result<(), Failure> {
+    fn insert_dead_letter(&self, letter: &DeadLetter, epoch: i64) -> Result<(), Failure> {
         let record = &letter.record;
         let row = params![
             &*record.position.topic,
-            text_or_blob(record.value.as_deref()),
+            value(record),
             letter.error(),
             self.received_at,
             letter.reason.as_str(),
@@ -331,6 +516,7 @@ impl Rows<'_> {
             key(record),
             headers(record),
             record.timestamp_ms,
+            epoch,
         ];
         let inserted = self.connection.prepare_cached(INSERT_DEAD_LETTER).and_then(|mut insert| insert.execute(row));
         // There is no second DLQ: a rule on this table is the box's fault, not the record's.
@@ -364,7 +550,11 @@ fn is_constraint(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }
 
-fn key(record: &Record) -> ToSqlOutput<'_> {
+pub(super) fn value(record: &Record) -> ToSqlOutput<'_> {
+    text_or_blob(record.value.as_deref())
+}
+
+pub(super) fn key(record: &Record) -> ToSqlOutput<'_> {
     text_or_blob(record.key.as_ref().map(|key| key.0.as_slice()))
 }
 
@@ -386,12 +576,6 @@ fn received_text(microseconds: i64) -> String {
     Timestamp::from_microsecond(microseconds).unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }
 
-fn stored_positions(connection: &Connection) -> rusqlite::Result<Positions> {
-    let mut select = connection.prepare("SELECT topic, kafka_partition, next_offset FROM kafka_position")?;
-    let rows = select.query_map([], |row| Ok(((row.get::<_, String>(0)?.into(), row.get(1)?), row.get(2)?)))?;
-    rows.collect()
-}
-
 fn last_received(connection: &Connection) -> rusqlite::Result<i64> {
     let newest = "SELECT max((SELECT coalesce(max(received_at), '') FROM event_journal), \
                   (SELECT coalesce(max(received_at), '') FROM event_dlq))";
@@ -403,6 +587,7 @@ fn last_received(connection: &Connection) -> rusqlite::Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coverage::{Begin, GapReason};
     use crate::event::{Headers, Position};
 
     fn event(offset: i64) -> Item {
@@ -412,21 +597,109 @@ mod tests {
         Item::Event(Event { record, tenant_id: "acme".into() })
     }
 
+    const RULES: Rules = Rules { dead_letters: Limits { consecutive_max: 3, ratio_max: 1.0 }, halt_on_gap: false };
+
+    fn begin(offset: i64, epoch: i64, new_log: Option<NewLog>) -> Item {
+        let at = Position { topic: "leads".into(), partition: 0, offset };
+        Item::Begin(Begin { at, epoch, topic_id: None, new_log, gaps: Vec::new() })
+    }
+
+    fn bad(offset: i64) -> Item {
+        let Item::Event(event) = event(offset) else { unreachable!("it is made as an event") };
+        Item::DeadLetter(DeadLetter { record: event.record, reason: Reason::NotJson, message: String::new() })
+    }
+
+    fn writer(folder: &tempfile::TempDir) -> Writer {
+        Writer::open(&folder.path().join("journal.db"), RULES).unwrap()
+    }
+
+    fn fates(writer: &mut Writer, items: &[Item]) -> Vec<Fate> {
+        writer.append(items, &[], Timestamp::now()).unwrap().fates
+    }
+
+    fn rows(writer: &Writer) -> i64 {
+        writer.connection.query_row("SELECT count(*) FROM event_journal", [], |row| row.get(0)).unwrap()
+    }
+
+    /// `first-next kind journaled`, oldest first, the one at the position last.
+    fn ranges(writer: &Writer) -> Vec<String> {
+        let sql = "SELECT epoch || ': ' || first_offset || '-' || next_offset || ' ' || kind || ' ' || journaled FROM \
+                   (SELECT epoch, first_offset, next_offset, kind, journaled FROM kafka_range UNION ALL \
+                    SELECT epoch, first_offset, next_offset, 'now', journaled FROM kafka_position) ORDER BY epoch, first_offset, kind";
+        let mut select = writer.connection.prepare(sql).unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
     #[test]
     fn what_is_appended_again_is_skipped_also_after_the_log_began_again() {
+        use Fate::{Journaled, Skipped};
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = Writer::open(&folder.path().join("journal.db")).unwrap();
-        let first = [event(7), event(8)];
-        let at = Position { topic: "leads".into(), partition: 0, offset: 0 };
-        let again = [Item::LogRestart { at, expected: 9 }, event(0), event(1)];
-        for (batch, fate) in [(&first[..], Fate::Journaled), (&first, Fate::Skipped), (&again, Fate::Journaled)] {
-            let fates = writer.append(batch, Timestamp::now()).unwrap();
-            assert!(fates.iter().zip(batch).all(|(f, item)| *f == fate || item.record().is_none()), "{fates:?}");
-        }
+        let mut writer = writer(&folder);
+        let first = [begin(7, 0, None), event(7), event(8)];
+        assert_eq!(fates(&mut writer, &first), [Skipped, Journaled, Journaled]);
+        assert_eq!(fates(&mut writer, &first), [Skipped; 3]);
+        let new_log = NewLog { reason: GapReason::Recreated, old_end: 12, compare_from: 9 };
+        let again = [begin(0, 1, Some(new_log)), event(0), event(1)];
+        assert_eq!(fates(&mut writer, &again), [Skipped, Journaled, Journaled]);
         // The commit's outcome was unknown, and the batch is tried again after a look at the file.
         writer.reopen().unwrap();
-        assert_eq!(writer.append(&again, Timestamp::now()).unwrap(), [Fate::Skipped; 3]);
-        let rows: i64 = writer.connection.query_row("SELECT count(*) FROM event_journal", [], |r| r.get(0)).unwrap();
-        assert_eq!(rows, 4);
+        assert_eq!(fates(&mut writer, &again), [Skipped; 3]);
+        assert_eq!(rows(&writer), 4);
+        assert_eq!(ranges(&writer), ["0: 7-9 held 2", "0: 9-12 recreated 0", "1: 0-2 now 2"]);
+    }
+
+    #[test]
+    fn what_was_read_from_a_new_log_before_that_was_noticed_is_not_stored_twice() {
+        use Fate::Journaled;
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder);
+        fates(&mut writer, &[begin(0, 0, None), event(0), event(1), event(2), event(3)]);
+        // Offsets 2 and 3 were the new log's already: the same records come again.
+        let new_log = NewLog { reason: GapReason::Recreated, old_end: 4, compare_from: 2 };
+        let again = [begin(0, 1, Some(new_log)), event(0), event(1), event(2), event(3), event(4)];
+        assert_eq!(fates(&mut writer, &again)[1..], [Journaled; 5]);
+        assert_eq!(rows(&writer), 7);
+        assert_eq!(ranges(&writer), ["0: 0-2 held 2", "0: 4-4 recreated 0", "1: 0-5 now 5"]);
+        let indexes = "SELECT count(*) FROM sqlite_master WHERE name LIKE '%overlap'";
+        assert_eq!(writer.connection.query_row(indexes, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_jump_that_nobody_explains_is_recorded() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder);
+        let at = Position { topic: "leads".into(), partition: 0, offset: 1 };
+        let marker = Item::NotDelivered { at, next_offset: 3 };
+        fates(&mut writer, &[begin(0, 0, None), event(0), marker, event(3), event(9)]);
+        assert_eq!(ranges(&writer), ["0: 0-4 held 2", "0: 4-9 unexplained 0", "0: 9-10 now 1"]);
+    }
+
+    #[test]
+    fn too_many_dead_letters_halt_the_partition_until_it_is_resumed_and_begun_again() {
+        use Fate::{DeadLettered, Journaled, Skipped, Withheld};
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder);
+        let dead = DeadLettered(Reason::NotJson);
+        let poisoned = [begin(0, 0, None), bad(0), bad(1), bad(2), event(3)];
+        assert_eq!(fates(&mut writer, &poisoned), [Skipped, dead, dead, dead, Withheld]);
+        writer.reopen().unwrap();
+        assert_eq!(writer.halted().len(), 1);
+        assert_eq!(fates(&mut writer, &[event(4)]), [Withheld]);
+        assert_eq!(writer.resume(|_| true).unwrap().len(), 1);
+        assert_eq!(fates(&mut writer, &[event(5)]), [Withheld], "it was read before the halt was known");
+        assert_eq!(fates(&mut writer, &[begin(3, 0, None), event(3)]), [Skipped, Journaled]);
+        assert_eq!(ranges(&writer), ["0: 0-4 now 1"]);
+    }
+
+    #[test]
+    fn whoever_deletes_a_row_the_ranges_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder);
+        fates(&mut writer, &[begin(0, 0, None), event(0), event(1), event(9), event(10)]);
+        writer.connection.execute_batch("DELETE FROM event_journal WHERE kafka_offset IN (0, 10)").unwrap();
+        let pruned = "SELECT (SELECT group_concat(pruned) FROM kafka_range WHERE kind = 'held') || ' ' || pruned FROM kafka_position";
+        assert_eq!(writer.connection.query_row(pruned, [], |row| row.get::<_, String>(0)).unwrap(), "1 1");
+        fates(&mut writer, &[event(11)]);
+        assert_eq!(writer.connection.query_row(pruned, [], |row| row.get::<_, String>(0)).unwrap(), "1 1");
     }
 }

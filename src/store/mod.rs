@@ -1,27 +1,32 @@
 //! The journal file: one [`Writer`], many [`Readers`]. Only this module knows SQL.
 
 mod append;
+mod coverage;
+mod integrity;
+mod overlap;
 mod query;
 mod sql;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-pub use append::{Fate, Writer};
+pub use append::{Appended, Fate, Rules, Writer};
+pub use coverage::StoredPosition;
+pub use integrity::{Audit, LogCoverage, audit};
 pub use query::{DeadLetterDetail, DeadLetterSummary, EventDetail, EventSummary};
 pub use sql::{SqlError, run_sql};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// `PRAGMA user_version` of [`SCHEMA`].
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+/// From version 1 to 2: the ranges are made from the rows.
+const MIGRATION_2: &str = include_str!("migration_2.sql");
 /// `PRAGMA application_id` of [`SCHEMA`]: "CES1".
 const APPLICATION_ID: i64 = 0x4345_5331;
 
@@ -129,6 +134,9 @@ fn prepare(connection: &Connection, version: i64) -> rusqlite::Result<()> {
     if version == 0 {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}; COMMIT"))?;
     }
+    if version == 1 {
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {MIGRATION_2}; COMMIT"))?;
+    }
     Ok(())
 }
 
@@ -200,6 +208,3 @@ impl Readers {
         self.pool.get().map_err(|_| StoreError::Busy)
     }
 }
-
-/// The next offset of each partition, as the file has it.
-type Positions = HashMap<(Arc<str>, i32), i64>;

@@ -5,7 +5,8 @@ use rusqlite::{OptionalExtension, Row};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::{Readers, StoreError};
+use super::integrity::coverage_of;
+use super::{LogCoverage, Readers, StoreError, StoredPosition};
 use crate::event::{Bytes, Headers};
 
 /// One line of `GET /events/latest`.
@@ -158,17 +159,39 @@ impl Readers {
         Ok(self.get()?.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
     }
 
-    /// The offset to read on from, where the file knows the partition.
-    pub fn next_offset(&self, topic: &str, partition: i32) -> Result<Option<i64>, StoreError> {
-        let sql = "SELECT next_offset FROM kafka_position WHERE topic = ?1 AND kafka_partition = ?2";
+    /// What the file has of a partition, where it knows it.
+    pub fn position(&self, topic: &str, partition: i32) -> Result<Option<StoredPosition>, StoreError> {
         let reader = self.get()?;
-        let next_offset = reader.prepare_cached(sql)?.query_row((topic, partition), |row| row.get(0)).optional()?;
-        Ok(next_offset)
+        let mut select = reader.prepare_cached(&StoredPosition::select(true))?;
+        let stored = select.query_row((topic, partition), StoredPosition::from_row).optional()?;
+        Ok(stored.map(|(_, stored)| stored))
+    }
+
+    /// What the file holds of each log, and why not the rest: of every topic, or of one. In the order of topic,
+    /// partition and epoch.
+    pub fn coverage(&self, topic: Option<&str>) -> Result<Vec<LogCoverage>, StoreError> {
+        let mut reader = self.get()?;
+        // Position and ranges as they were at one moment.
+        let snapshot = reader.transaction()?;
+        coverage_of(&snapshot, topic)
+    }
+
+    /// The journal's id, and the box's name in its Kafka group.
+    pub fn identity(&self) -> Result<(String, String), StoreError> {
+        let sql = "SELECT value FROM journal_info WHERE name = 'journal_id'";
+        let journal_id = self.get()?.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        Ok((journal_id, self.member_id()?))
+    }
+
+    /// The box's name in its Kafka group.
+    pub fn member_id(&self) -> Result<String, StoreError> {
+        let sql = "SELECT value FROM journal_info WHERE name = 'member_id'";
+        Ok(self.get()?.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
     }
 }
 
 /// `2025-11-03 20:03:58.586440` as JSON users know it: `2025-11-03T20:03:58.586440+00:00`.
-fn time(row: &Row, column: usize) -> rusqlite::Result<String> {
+pub(super) fn time(row: &Row, column: usize) -> rusqlite::Result<String> {
     let text: String = row.get(column)?;
     Ok(format!("{}+00:00", text.replacen(' ', "T", 1)))
 }

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use self::batch::{Collected, Limits};
-use crate::config::Config;
+use crate::config::{Config, OnGap};
+use crate::dead_letter::breaker;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::queue::{Arrival, Batch, Durable, Item, Outlet, Partition};
+use crate::queue::{Arrival, Batch, Durable, Item, Order, Outlet, Partition, Sighting};
 use crate::shutdown::Shutdown;
-use crate::store::{Fate, StoreError, Writer, file_sizes};
+use crate::store::{Appended, Fate, Rules, StoreError, Writer, file_sizes};
 
 /// The name of this stage in `/health`, the log and the thread list.
 pub const PART: &str = "write";
@@ -41,19 +42,36 @@ pub fn limits(config: &Config) -> Limits {
     Limits { rows_max: write.batch_rows_max, bytes_max: write.batch_bytes_max, age_max: write.batch_age_max }
 }
 
+pub fn rules(config: &Config) -> Rules {
+    let dead_letters = breaker::Limits { consecutive_max: config.dlq.max_consecutive, ratio_max: config.dlq.max_ratio };
+    Rules { dead_letters, halt_on_gap: config.consume.on_gap == OnGap::Halt }
+}
+
+/// What shares a transaction.
+struct Work {
+    items: Vec<Item>,
+    sightings: Vec<(Partition, Sighting)>,
+}
+
+fn halted_part((topic, partition): &Partition) -> String {
+    format!("{PART} {topic}/{partition}")
+}
+
 impl Write {
     /// Runs until every consumer is gone and the queue is empty.
     pub fn run(mut self) {
         self.metrics.last_persisted.set(self.store.last_received().as_microsecond() as f64 / 1e6);
         self.count_dead_letters();
+        self.show_coverage();
         loop {
             match self.queue.next(Instant::now() + IDLE_TICK) {
                 Arrival::Batch(first) => {
-                    let items = self.collect(first);
-                    if !self.make_durable(&items) {
+                    let work = self.collect(first);
+                    if !self.make_durable(&work) {
                         return;
                     }
                 }
+                Arrival::Order(order) => self.obey(order),
                 Arrival::Quiet => self.look_after_the_file(),
                 Arrival::Closed => break,
             }
@@ -62,35 +80,37 @@ impl Write {
     }
 
     /// `first` and what joins it before the transaction is due.
-    fn collect(&self, first: Batch) -> Vec<Item> {
-        let mut items = first.items;
-        let mut collected = Collected { rows: items.len(), bytes: first.bytes, since: first.since };
+    fn collect(&self, first: Batch) -> Work {
+        let mut collected = Collected { rows: first.items.len(), bytes: first.bytes, since: first.since };
+        let mut work = Work { items: first.items, sightings: first.sightings };
         while !self.limits.is_full(&collected) {
             let due = self.limits.is_stale(&collected, Instant::now());
             let deadline = if due { Instant::now() } else { self.limits.deadline(&collected) };
-            match self.queue.next(deadline) {
+            match self.queue.next_batch(deadline) {
                 Arrival::Batch(batch) => {
                     collected.rows += batch.items.len();
                     collected.bytes += batch.bytes;
-                    items.extend(batch.items);
+                    work.items.extend(batch.items);
+                    work.sightings.extend(batch.sightings);
                 }
-                Arrival::Quiet | Arrival::Closed => break,
+                Arrival::Order(_) | Arrival::Quiet | Arrival::Closed => break,
             }
         }
         self.metrics.queue_batches.set(self.queue.waiting() as i64);
-        items
+        work
     }
 
-    /// Holds on to `items` until they are durable, whatever the box does meanwhile: the queue fills up behind this,
+    /// Holds on to `work` until they are durable, whatever the box does meanwhile: the queue fills up behind this,
     /// and the consumers pause. Whether they are; not so only when the sink stops in the middle of a fault, and
     /// then Kafka still has them.
-    fn make_durable(&mut self, items: &[Item]) -> bool {
+    fn make_durable(&mut self, work: &Work) -> bool {
         loop {
+            self.store.withdraw(self.durable.take_withdrawn());
             let began = Instant::now();
-            match self.store.append(items, Timestamp::now()) {
-                Ok(fates) => {
+            match self.store.append(&work.items, &work.sightings, Timestamp::now()) {
+                Ok(appended) => {
                     self.metrics.transaction_seconds.observe(began.elapsed().as_secs_f64());
-                    self.report(items, &fates);
+                    self.report(&work.items, &appended);
                     self.health.well(PART);
                     self.checkpoint();
                     return true;
@@ -98,7 +118,7 @@ impl Write {
                 Err(error) => self.fault(&error),
             }
             if self.shutdown.wait(RETRY_AFTER) {
-                tracing::warn!(records = items.len(), "stopped before they could be stored; Kafka still has them");
+                tracing::warn!(records = work.items.len(), "stopped before they could be stored; Kafka still has them");
                 return false;
             }
             if let Err(error) = self.store.reopen() {
@@ -112,21 +132,25 @@ impl Write {
     }
 
     /// Everything in `items` is durable: counts it, and lets the consumers commit.
-    fn report(&self, items: &[Item], fates: &[Fate]) {
+    fn report(&self, items: &[Item], appended: &Appended) {
         let mut persisted: HashMap<(&str, &str), u64> = HashMap::new();
         let mut next_offsets: HashMap<Partition, i64> = HashMap::new();
-        for (item, fate) in items.iter().zip(fates) {
+        for (item, fate) in items.iter().zip(&appended.fates) {
             let position = item.position();
             match (item, fate) {
                 (Item::Event(event), Fate::Journaled) => {
                     *persisted.entry((&position.topic, &event.tenant_id)).or_default() += 1;
                 }
                 (_, Fate::DeadLettered(reason)) => self.metrics.count_dead_letters(&position.topic, reason.as_str(), 1),
-                (Item::LogRestart { .. }, _) => {}
+                (_, Fate::Withheld) => continue,
+                (Item::Begin(_) | Item::NotDelivered { .. }, _) => {}
                 _ => self.metrics.count_duplicates(&position.topic, 1),
             }
-            let next_offset = position.offset + i64::from(item.record().is_some());
-            next_offsets.insert((Arc::clone(&position.topic), position.partition), next_offset);
+            let next_offset = match item {
+                Item::NotDelivered { next_offset, .. } => *next_offset,
+                _ => position.offset + i64::from(item.record().is_some()),
+            };
+            next_offsets.insert(item.partition(), next_offset);
         }
         if !persisted.is_empty() {
             self.metrics.last_persisted.set(Timestamp::now().as_microsecond() as f64 / 1e6);
@@ -136,7 +160,92 @@ impl Write {
         }
         self.metrics.transaction_rows.observe(items.len() as f64);
         self.durable.publish(next_offsets);
+        self.report_coverage(appended);
         self.measure_files();
+    }
+
+    /// What of the partitions was not read, and what will not be for now.
+    fn report_coverage(&self, appended: &Appended) {
+        for ((topic, partition), gap) in appended.gaps.iter().filter(|(_, gap)| gap.next_offset > gap.first_offset) {
+            let (first, last, reason) = (gap.first_offset, gap.next_offset - 1, gap.reason.as_str());
+            self.metrics.count_gaps(topic, reason, 1);
+            if gap.is_loss() {
+                tracing::error!(
+                    topic = &**topic,
+                    partition,
+                    first,
+                    last,
+                    reason,
+                    "records are missing; see GET /integrity"
+                );
+            } else {
+                tracing::info!(
+                    topic = &**topic,
+                    partition,
+                    first,
+                    last,
+                    reason,
+                    "a range of offsets is not in this file"
+                );
+            }
+        }
+        for ((topic, partition), new_log) in &appended.new_logs {
+            self.metrics.count_log_restart(topic);
+            let reason = new_log.reason.as_str();
+            tracing::warn!(
+                topic = &**topic,
+                partition,
+                reason,
+                "the broker's log begins again; reading it from its beginning"
+            );
+        }
+        for (partition, why) in &appended.halted {
+            self.halt(partition.clone(), why);
+        }
+    }
+
+    fn halt(&self, partition: Partition, why: &str) {
+        let (topic, number) = &partition;
+        self.metrics.halted.with_label_values(&[&**topic, &number.to_string()]).set(1);
+        let reason = format!("{why}; nothing is taken from this partition until POST /consumer/resume");
+        self.health.fault(&halted_part(&partition), reason);
+        self.durable.halt(partition);
+    }
+
+    fn obey(&mut self, order: Order) {
+        let Order::Resume { topic, partition, answer } = order;
+        let is_meant = |(t, p): &Partition| {
+            topic.as_ref().is_none_or(|topic| **topic == **t) && partition.is_none_or(|number| number == *p)
+        };
+        match self.store.resume(is_meant) {
+            Ok(resumed) => {
+                for partition in &resumed {
+                    let labels = [&*partition.0, &partition.1.to_string()];
+                    self.metrics.halted.remove_label_values(&labels).ok();
+                    self.health.well(&halted_part(partition));
+                    self.durable.resume(partition);
+                }
+                // Whoever asked may have given up.
+                answer.send(resumed).ok();
+            }
+            // The answer is dropped with the order, which tells whoever asked.
+            Err(error) => self.fault(&error),
+        }
+    }
+
+    /// What the file knew at the start.
+    fn show_coverage(&self) {
+        for (partition, why) in self.store.halted() {
+            self.halt(partition, &why);
+        }
+        match self.store.gaps() {
+            Ok(gaps) => {
+                for (topic, reason, ranges) in gaps {
+                    self.metrics.count_gaps(&topic, &reason, ranges);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot count the gaps"),
+        }
     }
 
     fn look_after_the_file(&mut self) {

@@ -11,13 +11,32 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("health", &[]),
     ("shutdown", &[]),
+    ("watermarks", &[]),
+    ("coverage", &["event"]),
     ("dead_letter", &["event"]),
-    ("queue", &["event", "dead_letter"]),
-    ("store", &["event", "dead_letter", "queue"]),
-    ("consume", &["queue", "store", "event", "dead_letter", "config", "metrics", "health", "shutdown"]),
-    ("write", &["queue", "store", "config", "metrics", "health", "shutdown"]),
+    ("queue", &["event", "coverage", "dead_letter"]),
+    ("store", &["event", "coverage", "dead_letter", "queue"]),
+    (
+        "consume",
+        &[
+            "queue",
+            "store",
+            "event",
+            "coverage",
+            "dead_letter",
+            "config",
+            "metrics",
+            "health",
+            "shutdown",
+            "watermarks",
+        ],
+    ),
+    // The breaker is the dead letters' own: the writer gives it its limits.
+    ("write", &["queue", "store", "dead_letter", "config", "metrics", "health", "shutdown"]),
     ("replay", &["queue", "store", "event", "config", "metrics", "shutdown"]),
-    ("serve", &["store", "replay", "config", "metrics", "health", "shutdown"]),
+    // To the queue only orders to the writer go.
+    ("serve", &["store", "replay", "queue", "config", "metrics", "health", "shutdown", "watermarks"]),
+    ("verify", &["store", "consume", "coverage", "config"]),
 ];
 
 /// Each fenced crate, and the modules that may name it.

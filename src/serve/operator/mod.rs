@@ -3,15 +3,19 @@
 mod dlq;
 mod events;
 mod health;
+mod integrity;
 mod replay;
+mod resume;
 
 use std::sync::Arc;
 
 use super::Routes;
 use super::reply::{ApiError, Reply};
 use crate::health::Health;
+use crate::queue::Orders;
 use crate::replay::Replayer;
 use crate::store::Readers;
+use crate::watermarks::Watermarks;
 
 /// Rows that a list gives when it is not told.
 const LIMIT_DEFAULT: u32 = 20;
@@ -20,6 +24,8 @@ const LIMIT_MAX: u32 = 1000;
 pub struct OperatorApi {
     pub readers: Readers,
     pub replayer: Replayer,
+    pub orders: Orders,
+    pub watermarks: Arc<Watermarks>,
     pub health: Arc<Health>,
 }
 
@@ -31,6 +37,8 @@ enum Resource<'a> {
     Replay(&'a str),
     DeadLetters,
     DeadLetter(&'a str),
+    Integrity,
+    Resume,
 }
 
 impl Resource<'_> {
@@ -43,13 +51,15 @@ impl Resource<'_> {
             ["replay", id] => Some(Resource::Replay(id)),
             ["dlq"] => Some(Resource::DeadLetters),
             ["dlq", id] => Some(Resource::DeadLetter(id)),
+            ["integrity"] => Some(Resource::Integrity),
+            ["consumer", "resume"] => Some(Resource::Resume),
             _ => None,
         }
     }
 
     fn allow(&self) -> &'static str {
         match self {
-            Resource::Replay(_) => "POST",
+            Resource::Replay(_) | Resource::Resume => "POST",
             _ => "GET, HEAD",
         }
     }
@@ -57,7 +67,8 @@ impl Resource<'_> {
 
 impl OperatorApi {
     fn route(&self, method: &str, path: &str, query: &str) -> Result<Reply, ApiError> {
-        let there_are = "/health, /events/latest, /events/{id}, /replay/{id}, /dlq and /dlq/{id}";
+        let there_are =
+            "/health, /events/latest, /events/{id}, /replay/{id}, /dlq, /dlq/{id}, /integrity and /consumer/resume";
         let resource = Resource::at(path).ok_or_else(|| ApiError::NoSuchPath { path: path.to_owned(), there_are })?;
         match (&resource, method) {
             (Resource::Health, "GET" | "HEAD") => Ok(health::get(&self.health)),
@@ -66,6 +77,10 @@ impl OperatorApi {
             (Resource::Replay(id), "POST") => replay::post(&self.readers, &self.replayer, row_id(id)?),
             (Resource::DeadLetters, "GET" | "HEAD") => dlq::latest(&self.readers, limit(query)?),
             (Resource::DeadLetter(id), "GET" | "HEAD") => dlq::get(&self.readers, row_id(id)?),
+            (Resource::Integrity, "GET" | "HEAD") => {
+                integrity::get(&self.readers, &self.watermarks, parameter(query, "topic"))
+            }
+            (Resource::Resume, "POST") => resume::post(&self.orders, parameter(query, "topic"), partition(query)?),
             _ => Err(ApiError::Method { allow: resource.allow() }),
         }
     }
@@ -82,15 +97,25 @@ fn row_id(text: &str) -> Result<i64, ApiError> {
     text.parse().map_err(|_| ApiError::Parameter { parameter: "id", problem: problem() })
 }
 
+/// The last value of `name` in the query.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let named = form_urlencoded::parse(query.as_bytes()).filter(|(n, _)| n == name).last();
+    named.map(|(_, text)| text.into_owned())
+}
+
+fn partition(query: &str) -> Result<Option<i32>, ApiError> {
+    let Some(text) = parameter(query, "partition") else { return Ok(None) };
+    let problem = || format!("{text:.40?} is no partition; give a whole number, as 0");
+    text.parse().map(Some).map_err(|_| ApiError::Parameter { parameter: "partition", problem: problem() })
+}
+
 fn limit(query: &str) -> Result<u32, ApiError> {
-    let Some((_, text)) = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "limit").last() else {
-        return Ok(LIMIT_DEFAULT);
-    };
+    let Some(text) = parameter(query, "limit") else { return Ok(LIMIT_DEFAULT) };
     match text.parse() {
         Ok(limit) if (1..=LIMIT_MAX).contains(&limit) => Ok(limit),
         _ => Err(ApiError::Parameter {
             parameter: "limit",
-            problem: format!("{:.40?} is not within 1 and {LIMIT_MAX}; leave it out for {LIMIT_DEFAULT}", text),
+            problem: format!("{text:.40?} is not within 1 and {LIMIT_MAX}; leave it out for {LIMIT_DEFAULT}"),
         }),
     }
 }

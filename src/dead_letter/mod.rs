@@ -1,5 +1,7 @@
 //! A record that could not become an event, and the closed list of reasons.
 
+pub mod breaker;
+
 use crate::event::{DecodeError, Record};
 
 /// Why a record is a dead letter. The list is closed: these words stand in `event_dlq.reason`, in the metrics'

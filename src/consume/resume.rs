@@ -1,0 +1,246 @@
+//! Lets assigned partitions wait, and begin: see [`super::begin`] for the decision.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer as _;
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::begin::{Decision, Facts, decide};
+use super::intake::Reading;
+use super::ledger::Ledger;
+use super::{Consume, broker};
+use crate::event::Position;
+use crate::queue::{Item, Partition, Sighting};
+use crate::store::{StoreError, StoredPosition};
+
+/// How often waiting partitions are looked at.
+pub const BEGIN_EVERY: Duration = Duration::from_millis(100);
+/// How often the topics are asked for their ids: a topic that was deleted and created again is noticed this late.
+pub const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// How long one question to the broker may hold up polling.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the broker's log must have been shorter than the file before that is believed: a new leader knows its own
+/// end only after a moment.
+const DOUBT: Duration = Duration::from_secs(10);
+
+impl Consume {
+    /// Stops reading `partitions`; they begin again when what is in flight of them is durable.
+    pub fn wait_to_begin(&self, partitions: &[Partition]) {
+        if partitions.is_empty() {
+            return;
+        }
+        let mut paused = TopicPartitionList::new();
+        let mut intake = self.intake();
+        for partition in partitions {
+            if let Some(assigned) = intake.assigned.get_mut(partition)
+                && assigned.reading.take().is_some()
+            {
+                paused.add_partition(&partition.0, partition.1);
+            }
+        }
+        drop(intake);
+        if let Err(error) = self.consumer.pause(&paused) {
+            tracing::warn!(consumer = self.name, %error, "cannot pause; what still comes is not taken");
+        }
+    }
+
+    /// An offset was out of range; librdkafka does not say whose.
+    pub fn begin_all_again(&self) {
+        let all: Vec<Partition> = self.intake().assigned.keys().cloned().collect();
+        tracing::warn!(
+            consumer = self.name,
+            "an offset is not in the broker's log any more; looking again where to read"
+        );
+        self.wait_to_begin(&all);
+    }
+
+    /// Begins those that wait and can: what is in flight is durable, nobody halted them, the queue has a place, and
+    /// file and broker answer. The others go on waiting.
+    pub fn begin_waiting(&self) {
+        self.stop_halted();
+        let waiting: Vec<Partition> = {
+            let intake = self.intake();
+            if intake.paused {
+                return;
+            }
+            let is_ready = |partition: &Partition| !self.shared.durable.is_halted(partition);
+            let waiting = intake.assigned.iter().filter(|(_, assigned)| assigned.reading.is_none());
+            waiting.map(|(partition, _)| partition.clone()).filter(is_ready).collect()
+        };
+        if waiting.is_empty() || !self.is_durable(&waiting) {
+            return;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let begun = self.facts(&waiting, deadline).map_err(|error| error.to_string()).and_then(|facts| {
+            let own = self.shared.readers.member_id().map_err(|error| error.to_string())?;
+            for (partition, facts) in facts {
+                self.begin(&own, &partition, &facts).map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        });
+        if let Err(error) = begun {
+            tracing::warn!(consumer = self.name, error, "cannot tell yet where to read on; asking again");
+        }
+    }
+
+    /// The writer takes nothing of a halted partition: what is in flight of it is read again when it is resumed.
+    fn stop_halted(&self) {
+        let halted: Vec<Partition> = {
+            let mut intake = self.intake();
+            let durable = &self.shared.durable;
+            let halted = intake.assigned.iter_mut().filter(|(partition, _)| durable.is_halted(partition));
+            halted
+                .map(|(partition, assigned)| {
+                    assigned.sent = None;
+                    partition.clone()
+                })
+                .collect()
+        };
+        self.wait_to_begin(&halted);
+        if !halted.is_empty() {
+            self.intake().batch.drop_partitions(&halted);
+        }
+    }
+
+    fn is_durable(&self, partitions: &[Partition]) -> bool {
+        let intake = self.intake();
+        let in_hand = intake.batch.items.iter().any(|item| partitions.contains(&item.partition()));
+        !in_hand && self.shared.durable.wait_for(&intake.in_flight(partitions), Instant::now())
+    }
+
+    /// What the broker says of `partitions`; of as many as it says in time.
+    fn facts(&self, partitions: &[Partition], deadline: Instant) -> KafkaResult<Vec<(Partition, Facts)>> {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let topics: HashSet<&str> = partitions.iter().map(|(topic, _)| &**topic).collect();
+        let ids = broker::topic_ids(self.consumer.client(), &topics.into_iter().collect::<Vec<_>>(), left())?;
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            list.add_partition(topic, *partition);
+        }
+        let committed = self.consumer.committed_offsets(list, left())?;
+        let mut ledgers: HashMap<(&str, i32), Ledger> = HashMap::new();
+        let elements = committed.elements();
+        for element in &elements {
+            if let Offset::Offset(end) = element.offset()
+                && let Some(ledger) = Ledger::read(element.metadata(), end)
+            {
+                ledgers.insert((element.topic(), element.partition()), ledger);
+            }
+        }
+        let mut facts = Vec::new();
+        for partition in partitions {
+            let Some(topic_id) = ids.get(&*partition.0) else { continue };
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&partition.0, partition.1, left()) else { break };
+            let ledger = ledgers.remove(&(&*partition.0, partition.1));
+            facts.push((partition.clone(), Facts { low, high, topic_id: topic_id.clone(), ledger }));
+        }
+        Ok(facts)
+    }
+
+    fn begin(&self, own: &str, partition: &Partition, facts: &Facts) -> Result<(), StoreError> {
+        let stored = self.shared.readers.position(&partition.0, partition.1)?;
+        if stored.as_ref().is_some_and(|stored| stored.halted.is_some()) {
+            return Ok(());
+        }
+        let at = Position { topic: partition.0.clone(), partition: partition.1, offset: 0 };
+        let doubted = self.is_doubted_enough(partition);
+        let Decision::Read { begin, until } = decide(own, &at, stored.as_ref(), facts, doubted) else {
+            self.doubt(partition, stored.as_ref(), facts);
+            return Ok(());
+        };
+        if let Err(error) = self.read_from(partition, begin.at.offset) {
+            tracing::debug!(consumer = self.name, %error, "not assigned any more");
+            return Ok(());
+        }
+        let offset = begin.at.offset;
+        let mut intake = self.intake();
+        let Some(assigned) = intake.assigned.get_mut(partition) else { return Ok(()) };
+        let topic_id = facts.topic_id.clone();
+        let ledger_before = facts.ledger.as_ref().filter(|_| begin.new_log.is_none());
+        let from = ledger_before.map_or(offset, |ledger| ledger.end.max(offset));
+        let ledger = Ledger::continued(ledger_before, topic_id.as_deref().unwrap_or_default(), own, from);
+        assigned.reading = Some(Reading { from: offset, expected: offset, until, topic_id, ledger });
+        (assigned.doubted_since, assigned.committed) = (None, None);
+        (assigned.end_seen, assigned.low_seen) = (Some(facts.high), facts.low);
+        assigned.sighting = Some(Sighting { verified_offset: offset, end_seen: facts.high });
+        intake.batch.push(Item::Begin(begin));
+        self.shared.watermarks.set(&partition.0, partition.1, facts.low, facts.high);
+        tracing::debug!(consumer = self.name, topic = &*partition.0, partition = partition.1, offset, "reading");
+        Ok(())
+    }
+
+    /// librdkafka takes a new offset only with an assignment; a pause ends with it.
+    fn read_from(&self, (topic, partition): &Partition, offset: i64) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, *partition, Offset::Offset(offset))?;
+        self.consumer.incremental_unassign(&list)?;
+        self.consumer.incremental_assign(&list)?;
+        self.consumer.resume(&list)
+    }
+
+    fn is_doubted_enough(&self, partition: &Partition) -> bool {
+        let since = self.intake().assigned.get(partition).and_then(|assigned| assigned.doubted_since);
+        since.is_some_and(|since| since.elapsed() >= DOUBT)
+    }
+
+    fn doubt(&self, partition: &Partition, stored: Option<&StoredPosition>, facts: &Facts) {
+        let mut intake = self.intake();
+        let Some(assigned) = intake.assigned.get_mut(partition) else { return };
+        if assigned.doubted_since.is_none() {
+            let (topic, next_offset) = (&*partition.0, stored.map_or(0, |stored| stored.next_offset));
+            tracing::warn!(
+                topic,
+                partition = partition.1,
+                next_offset,
+                end = facts.high,
+                "the broker's log ends before the file's position; waiting whether that stays so"
+            );
+            assigned.doubted_since = Some(Instant::now());
+        }
+    }
+
+    /// Whether every topic that is read is still the same. One that is not was deleted and created again.
+    pub fn check_topics(&self) {
+        let before: HashMap<Partition, (Option<String>, Sighting)> = {
+            let intake = self.intake();
+            let reading = intake.assigned.iter().filter_map(|(partition, assigned)| {
+                let reading = assigned.reading.as_ref()?;
+                let end_seen = assigned.end_seen.unwrap_or(reading.expected).max(reading.expected);
+                let sighting = Sighting { verified_offset: reading.expected, end_seen };
+                Some((partition.clone(), (reading.topic_id.clone(), sighting)))
+            });
+            reading.collect()
+        };
+        let topics: HashSet<&str> = before.keys().map(|(topic, _)| &**topic).collect();
+        if topics.is_empty() || self.shared.metrics.broker_up.get() == 0 {
+            return;
+        }
+        let topics: Vec<&str> = topics.into_iter().collect();
+        let Ok(ids) = broker::topic_ids(self.consumer.client(), &topics, PATIENCE) else { return };
+        let mut other = Vec::new();
+        let mut intake = self.intake();
+        for (partition, (topic_id, sighting)) in &before {
+            match ids.get(&*partition.0) {
+                Some(id) if id == topic_id => {
+                    if let Some(assigned) = intake.assigned.get_mut(partition) {
+                        assigned.sighting = Some(*sighting);
+                    }
+                }
+                Some(_) => other.push(partition.clone()),
+                // Deleted: there is nothing to read until it is created again.
+                None => {}
+            }
+        }
+        drop(intake);
+        for (topic, partition) in &other {
+            tracing::warn!(
+                topic = &**topic,
+                partition,
+                "the topic was deleted and created again; reading it from its beginning"
+            );
+        }
+        self.wait_to_begin(&other);
+    }
+}

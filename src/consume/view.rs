@@ -1,0 +1,93 @@
+//! What the broker holds of some topics, for `verify`: asked once, without joining the group.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::broker;
+use crate::config::Config;
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a log's end is looked through for a record.
+const TAIL_PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot ask the broker ({0}); see kafka.brokers and kafka.properties, or use --offline to check the files alone"
+)]
+pub struct ViewError(#[from] KafkaError);
+
+/// A partition on the broker: it holds `low..high` of the topic with this id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokerPartition {
+    pub topic: String,
+    pub partition: i32,
+    pub topic_id: Option<String>,
+    pub low: i64,
+    pub high: i64,
+}
+
+/// The broker, asked by a consumer that is in no group.
+pub struct BrokerView {
+    consumer: BaseConsumer,
+}
+
+/// # Errors
+/// A setting that librdkafka does not accept.
+pub fn broker_view(config: &Config) -> Result<BrokerView, ViewError> {
+    let mut client = ClientConfig::new();
+    client.extend(config.client_properties(&[("enable.partition.eof", "true")]));
+    client.set("group.id", format!("{}-verify", config.kafka.group_id)).set("enable.auto.commit", "false");
+    client.set("auto.offset.reset", "error").set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
+    Ok(BrokerView { consumer: client.create_with_context(DefaultConsumerContext)? })
+}
+
+impl BrokerView {
+    /// Every partition of `topics` that the broker has.
+    ///
+    /// # Errors
+    /// If it does not answer in time.
+    pub fn partitions(&self, topics: &BTreeSet<String>) -> Result<Vec<BrokerPartition>, ViewError> {
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids = broker::topic_ids(self.consumer.client(), &names, PATIENCE)?;
+        let mut found = Vec::new();
+        for (topic, topic_id) in ids {
+            let metadata = self.consumer.fetch_metadata(Some(&topic), PATIENCE)?;
+            for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+                let (low, high) = self.consumer.fetch_watermarks(&topic, partition.id(), PATIENCE)?;
+                let (topic, topic_id, partition) = (topic.clone(), topic_id.clone(), partition.id());
+                found.push(BrokerPartition { topic, partition, topic_id, low, high });
+            }
+        }
+        found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        Ok(found)
+    }
+
+    /// Whether a reader gets any record from `from` on: a log may end with transaction markers.
+    ///
+    /// # Errors
+    /// If the broker does not answer in time.
+    pub fn has_record(&self, topic: &str, partition: i32, from: i64) -> Result<bool, ViewError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(from))?;
+        self.consumer.assign(&list)?;
+        let deadline = Instant::now() + TAIL_PATIENCE;
+        while Instant::now() < deadline {
+            match self.consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(_)) => return Ok(true),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(false),
+                Some(Err(error @ KafkaError::MessageConsumption(_))) => return Err(error.into()),
+                Some(Err(_)) | None => {}
+            }
+        }
+        Err(KafkaError::MetadataFetch(rdkafka::error::RDKafkaErrorCode::OperationTimedOut).into())
+    }
+}
