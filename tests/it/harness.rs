@@ -1,12 +1,13 @@
 //! Starts the real program against a broker, and looks at it from outside: curl, kcat, the file.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
@@ -49,23 +50,64 @@ impl Embedded {
     }
 }
 
-/// Apache Kafka, one node, in a process of its own.
+/// Apache Kafka, each node in a process of its own.
 pub struct ApacheKafka {
     folder: TempDir,
-    port: u16,
+    ports: Vec<u16>,
 }
 
 impl ApacheKafka {
     pub fn start() -> ApacheKafka {
+        ApacheKafka::start_nodes(1)
+    }
+
+    pub fn start_nodes(nodes: usize) -> ApacheKafka {
         let folder = tempfile::tempdir().unwrap();
-        let (port, controller) = (free_port(), free_port());
-        let started = kafka_script(&["start", folder.path().to_str().unwrap(), &format!("{port}:{controller}")]);
+        let ports: Vec<u16> = (0..nodes).map(|_| free_port()).collect();
+        let pairs: Vec<String> = ports.iter().map(|port| format!("{port}:{}", free_port())).collect();
+        let mut arguments = vec!["start", folder.path().to_str().unwrap()];
+        arguments.extend(pairs.iter().map(String::as_str));
+        let started = kafka_script(&arguments);
         assert!(started.success(), "Apache Kafka did not start; `tests/kafka/kafka.sh fetch` says what is missing");
-        ApacheKafka { folder, port }
+        ApacheKafka { folder, ports }
     }
 
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
+    }
+
+    /// kill -9. Nodes count from 1.
+    pub fn kill_node(&self, node: i32) {
+        let signalled = self.signal_node(node, "KILL");
+        assert!(signalled, "node {node} ran");
+        eventually("the node's port is closed", || {
+            TcpStream::connect(("127.0.0.1", self.ports[node as usize - 1])).is_err()
+        });
+    }
+
+    /// Starts a killed node again, and returns when it listens.
+    pub fn restart_node(&self, node: i32) {
+        let started = kafka_script(&["restart", self.folder.path().to_str().unwrap(), &node.to_string()]);
+        assert!(started.success());
+        eventually("the node listens", || TcpStream::connect(("127.0.0.1", self.ports[node as usize - 1])).is_ok());
+    }
+
+    pub fn signal_node(&self, node: i32, signal: &str) -> bool {
+        let pid = fs::read_to_string(self.folder.path().join(format!("node-{node}/pid"))).unwrap();
+        Command::new("kill").arg(format!("-{signal}")).arg(pid.trim()).status().unwrap().success()
+    }
+
+    /// Makes topics with a copy on every node, of which `in_sync_min` must have a record before it is acknowledged.
+    pub fn create_topics(&self, topics: &[&str], partitions: i32, in_sync_min: &str) {
+        let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        let mut new = Vec::new();
+        for topic in topics {
+            let replicas = TopicReplication::Fixed(self.ports.len() as i32);
+            new.push(NewTopic::new(topic, partitions, replicas).set("min.insync.replicas", in_sync_min));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let made = runtime.block_on(admin.create_topics(&new, &AdminOptions::new())).unwrap();
+        assert!(made.iter().all(Result::is_ok), "{made:?}");
     }
 }
 
@@ -160,11 +202,19 @@ pub struct Setup {
     folder: TempDir,
     brokers: String,
     toml: String,
+    session_ms: u32,
 }
 
 impl Setup {
     pub fn with(brokers: &str) -> Setup {
-        Setup { folder: tempfile::tempdir().unwrap(), brokers: brokers.to_owned(), toml: String::new() }
+        let folder = tempfile::tempdir().unwrap();
+        Setup { folder, brokers: brokers.to_owned(), toml: String::new(), session_ms: 6000 }
+    }
+
+    /// After how long the group gives a dead member's partitions away. The embedded broker hangs with 3000 and less.
+    pub fn session_ms(mut self, session_ms: u32) -> Setup {
+        self.session_ms = session_ms;
+        self
     }
 
     /// More lines for the configuration file.
@@ -182,13 +232,16 @@ impl Setup {
         let path = self.folder.path().join("config.toml");
         let config = format!(
             "{}\njournal.path = {:?}\nmetrics.listen = \"127.0.0.1:0\"\napi.listen = \"127.0.0.1:0\"\n\
-             kafka.brokers = {:?}\nkafka.properties.\"session.timeout.ms\" = 6000\n\
+             kafka.brokers = {:?}\nkafka.properties.\"session.timeout.ms\" = {}\n\
+             kafka.properties.\"heartbeat.interval.ms\" = {}\n\
              kafka.properties.\"fetch.wait.max.ms\" = 10\n\
              kafka.properties.\"topic.metadata.refresh.interval.ms\" = 1000\n\
              kafka.properties.\"reconnect.backoff.max.ms\" = 500\n",
             self.toml,
             self.journal(),
             self.brokers,
+            self.session_ms,
+            self.session_ms / 4,
         );
         fs::write(&path, config).unwrap();
         let mut command = program();
@@ -200,6 +253,20 @@ impl Setup {
         let command = self.command();
         Sink::start(command, self.folder)
     }
+
+    /// As the child of a program that looks at it and takes its command line as its last arguments.
+    pub fn start_under(self, watcher: Command) -> Sink {
+        let command = under(watcher, &self.command());
+        Sink::start(command, self.folder)
+    }
+}
+
+fn under(mut watcher: Command, command: &Command) -> Command {
+    watcher.arg(command.get_program()).args(command.get_args());
+    for (name, _) in command.get_envs() {
+        watcher.env_remove(name);
+    }
+    watcher
 }
 
 /// The program, with nothing of the test's own environment that would configure it.
@@ -233,10 +300,19 @@ impl Sink {
     }
 
     /// Ends this process if it still runs and starts another on the same files.
-    pub fn restart(mut self) -> Sink {
+    pub fn restart(self) -> Sink {
+        self.restart_as(|command| command)
+    }
+
+    pub fn restart_under(self, watcher: Command) -> Sink {
+        self.restart_as(|command| under(watcher, &command))
+    }
+
+    fn restart_as(mut self, change: impl FnOnce(Command) -> Command) -> Sink {
         self.kill();
         let mut command = program();
         command.arg("run").arg("--config").arg(self.folder.path().join("config.toml"));
+        let command = change(command);
         let folder = std::mem::replace(&mut self.folder, TempDir::new().unwrap());
         Sink::start(command, folder)
     }

@@ -4,6 +4,7 @@ mod apache_kafka;
 mod demo;
 mod documents;
 mod durability;
+mod faults;
 mod harness;
 mod http;
 mod lifecycle;

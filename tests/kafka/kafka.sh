@@ -41,6 +41,7 @@ transaction.state.log.replication.factor=$6
 transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
+leader.imbalance.check.interval.seconds=2
 PROPERTIES
 }
 

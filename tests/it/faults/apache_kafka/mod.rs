@@ -1,0 +1,3 @@
+//! Faults against Apache Kafka itself.
+
+mod kill_9;

@@ -1,0 +1,1 @@
+//! Errors that the embedded broker answers on demand.
