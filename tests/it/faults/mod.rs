@@ -4,6 +4,7 @@
 
 mod apache_kafka;
 mod comparison;
+mod disk;
 mod embedded;
 mod load;
 
