@@ -229,24 +229,13 @@ struct Name {
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Name;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-                Ok(Name { is_tenant_id: name == "tenant_id" })
-            }
-
-            fn visit_bytes<E>(self, name: &[u8]) -> Result<Name, E> {
-                Ok(Name { is_tenant_id: name == b"tenant_id" })
-            }
-        }
-        // As bytes: a name with a lone surrogate is odd JSON, but JSON.
-        from.deserialize_bytes(Text)
+        // Raw: a name with a lone surrogate is odd JSON, but JSON; one with a control character is not.
+        let name = <&RawValue>::deserialize(from)?.get();
+        let is_tenant_id = match name.contains('\\') {
+            true => serde_json::from_str::<String>(name).is_ok_and(|name| name == "tenant_id"),
+            false => name == r#""tenant_id""#,
+        };
+        Ok(Name { is_tenant_id })
     }
 }
 
@@ -300,6 +289,7 @@ mod tests {
             (b"{} {}", "line 1 column 4"),
             (b"[1,", "line 1 column 3"),
             (b"{\"a\":NaN}", "line 1 column 6"),
+            (b"{\"a\n\":1}", "line 1 column 3"),
         ] {
             match error(json) {
                 DecodeError::NotJson(message) => assert!(message.contains(place), "{message} lacks {place}"),
