@@ -1,6 +1,7 @@
 //! Records in through a broker, out by HTTP and from the file: the sink as its users meet it.
 
 mod apache_kafka;
+mod decode;
 mod demo;
 mod documents;
 mod durability;
