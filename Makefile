@@ -1,4 +1,4 @@
-.PHONY: demo test lint build
+.PHONY: demo test faults fuzz lint build
 
 # The whole sink at work on a Kafka broker inside the process. DEMO passes options: make demo DEMO='--for 30s'
 demo:
@@ -16,6 +16,16 @@ test:
 	    echo "The tests against Apache Kafka are left out: it could not be fetched (see above)."; \
 	    cargo test --locked -- --skip apache_kafka; \
 	fi
+
+# The proof by faults at full size: about 20 minutes on two cores. docs/reliability.md says what is done.
+faults:
+	tests/tools.sh test
+	tests/kafka/kafka.sh fetch
+	rm -f "$${CARGO_TARGET_DIR:-target}/faults.tsv"
+	FAULT_ROUNDS=200 FAULT_CUTS=500 FAULT_REPEATS=10 FAULT_ERRORS=56 \
+	    cargo test --locked --test it -- faults:: --test-threads 2
+	@printf 'fault\ttimes\trecords\tlost\tdoubled\tseconds to recover, median\tlongest\n' | \
+	    cat - "$${CARGO_TARGET_DIR:-target}/faults.tsv" | column -t -s '	'
 
 # Formatting, lints, licences.
 lint:

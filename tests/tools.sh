@@ -55,6 +55,8 @@ case "${1:-}" in
         lacks curl curl
         lacks kcat kafkacat
         lacks sqlite3 sqlite3
+        lacks strace strace
+        lacks column bsdextrautils
         lacks java openjdk-17-jre-headless
         lacks mvn maven
         install

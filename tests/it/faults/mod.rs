@@ -11,7 +11,7 @@ mod load;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use self::comparison::Comparison;
 use crate::harness::{PROGRAM, Sink, eventually};
@@ -50,9 +50,9 @@ impl Proof {
         self.times += 1;
     }
 
-    /// The fault's cause went away at `gone`, and now the first new row is there.
-    pub fn recovered_since(&mut self, gone: Instant) {
-        self.recovered.push(gone.elapsed());
+    /// How long it took from the end of the fault's cause until a record sent after it was in the file.
+    pub fn recovered_in(&mut self, time: Duration) {
+        self.recovered.push(time);
     }
 
     /// Appends the line to `faults.tsv` in cargo's target folder: fault, times tried, records, lost, doubled, and the
@@ -90,6 +90,18 @@ pub fn rows(sink: &Sink) -> i64 {
 #[track_caller]
 pub fn await_more_than(sink: &Sink, before: i64) {
     eventually(&format!("more than {before} rows"), || rows(sink) > before);
+}
+
+/// Waits until a record that was sent after now is in the file, of those that `condition` names, and says how long
+/// that took. Older records may have been on their way before the fault.
+#[track_caller]
+pub fn await_later_record(sink: &Sink, condition: &str) -> Duration {
+    let began = Instant::now();
+    let sent_ms = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    let newest = format!("SELECT kafka_timestamp FROM event_journal WHERE {condition} ORDER BY id DESC LIMIT 1");
+    let sql = format!("SELECT coalesce(({newest}), 0) > {sent_ms}");
+    eventually("a record sent after the fault is stored", || sink.value(&sql));
+    began.elapsed()
 }
 
 #[track_caller]

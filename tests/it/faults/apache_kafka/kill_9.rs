@@ -1,11 +1,11 @@
 //! The sink dies at any moment, again and again, while records keep coming.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::faults::comparison::assert_exactly_once;
 use crate::faults::load::Load;
-use crate::faults::{Proof, TOPICS, await_more_than, chance, rows, times};
+use crate::faults::{Proof, TOPICS, await_later_record, chance, times};
 use crate::harness::{ApacheKafka, Setup};
 
 /// Short, because a member that was killed keeps its partitions until its session ends.
@@ -20,22 +20,16 @@ fn kill_again_and_again(fault: &'static str, rounds: u64, toml: &str) {
     let load = Load::start(&bootstrap, &TOPICS, PER_SECOND, 0, chance.fork());
     let mut proof = Proof::of(fault);
     let mut sink = Setup::with(&bootstrap).session_ms(SESSION_MS).toml(toml).start();
-    let mut started = Instant::now();
-    let mut before = 0;
     for _ in 0..rounds {
         // One in four dies while it starts, joins its group or reads its first records, the others at work.
         if chance.u8(..4) > 0 {
-            await_more_than(&sink, before);
-            proof.recovered_since(started);
+            proof.recovered_in(await_later_record(&sink, "true"));
         }
         thread::sleep(Duration::from_millis(chance.u64(..400)));
         sink.kill();
         proof.tried();
-        before = rows(&sink);
-        started = Instant::now();
         sink = sink.restart();
     }
-    await_more_than(&sink, before);
     let comparison = assert_exactly_once(&bootstrap, &TOPICS, &sink, &load.stop());
     assert!(comparison.dead_letters > 0, "malformed records took part");
     proof.write_down(&comparison);
