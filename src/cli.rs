@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Level, Overrides, Property, parse_duration};
 use crate::demo::Demo;
 use crate::shutdown::{Cause, Shutdown};
-use crate::store::{SqlError, run_sql};
+use crate::store::{self, SqlError, StoreError, run_sql};
 use crate::verify::{Verify, VerifyError, verify};
 use crate::{Failure, consume, demo, run};
 
@@ -36,6 +37,10 @@ enum Verb {
     CheckConfig(Settings),
     /// Did we miss anything? Compares the journal, or all journals of a group, with the broker; exit code 1 if so
     Verify(VerifyArgs),
+    /// Read the whole journal and say what is wrong with it; works while the sink runs; exit code 74 if it is damaged
+    CheckJournal(JournalArgs),
+    /// Move a journal that cannot be used aside, every byte of it, with the sink stopped
+    Quarantine(JournalArgs),
     /// Run SQL on the journal with the sink's own SQLite; works while the sink runs
     Sql(SqlArgs),
 }
@@ -110,6 +115,16 @@ struct VerifyArgs {
 }
 
 #[derive(Args)]
+struct JournalArgs {
+    /// Configuration file [default: /etc/crm-events-sink/config.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// journal.path
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct SqlArgs {
     /// Refuse to write
     #[arg(long)]
@@ -132,6 +147,8 @@ pub fn main() -> ExitCode {
         Verb::CheckConfig(settings) => load(&settings).and_then(|config| check(&config)),
         Verb::Demo(args) => run_demo(args),
         Verb::Verify(args) => return run_verify(args),
+        Verb::CheckJournal(args) => check_journal(args),
+        Verb::Quarantine(args) => quarantine(args),
         Verb::Sql(args) => return sql(args),
     };
     match done {
@@ -221,6 +238,48 @@ fn run_verify(args: VerifyArgs) -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+fn journal(args: JournalArgs) -> Result<PathBuf, Failure> {
+    let overrides = Overrides { journal: args.journal, ..Overrides::default() };
+    Ok(load_config(args.config.as_deref(), &overrides)?.journal.path)
+}
+
+fn check_journal(args: JournalArgs) -> Result<(), Failure> {
+    let journal = journal(args)?;
+    let (began, mut said) = (Instant::now(), 0);
+    let findings = store::check_whole(&journal, move || {
+        let seconds = began.elapsed().as_secs();
+        if seconds > said && io::stderr().is_terminal() {
+            said = seconds;
+            eprint!("\rchecking: {seconds} s");
+        }
+    });
+    if began.elapsed().as_secs() > 0 && io::stderr().is_terminal() {
+        eprintln!();
+    }
+    let findings = findings?;
+    if findings.is_empty() {
+        println!("{}: the journal is whole", journal.display());
+        return Ok(());
+    }
+    for finding in &findings {
+        println!("{finding}");
+    }
+    Err(StoreError::damaged(&journal, format!("{} findings, see above", findings.len())).into())
+}
+
+fn quarantine(args: JournalArgs) -> Result<(), Failure> {
+    let journal = journal(args)?;
+    let aside = store::quarantine(&journal, Timestamp::now())?;
+    println!(
+        "The journal is now {aside}, and so are its -wal and -shm where there were any. Nothing was changed in them:\n  \
+         crm-events-sink sql --readonly --journal {aside} 'SELECT count(*) FROM event_journal'\n\
+         Now start the sink. It makes a new {journal} and reads from Kafka everything that Kafka still has.",
+        aside = aside.display(),
+        journal = journal.display(),
+    );
+    Ok(())
 }
 
 fn sql(args: SqlArgs) -> ExitCode {

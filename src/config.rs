@@ -138,6 +138,8 @@ pub struct Write {
 #[serde(default, deny_unknown_fields)]
 pub struct Journal {
     pub path: PathBuf,
+    /// Room on the disk that is given up when the disk is full, 0 (none) to 1 GiB.
+    pub reserve_bytes: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -240,7 +242,8 @@ impl Default for Write {
 
 impl Default for Journal {
     fn default() -> Journal {
-        Journal { path: "/var/lib/crm-events-sink/journal.db".into() }
+        // Room for some deletions: the log holds each page that they touch until it is copied into the file.
+        Journal { path: "/var/lib/crm-events-sink/journal.db".into(), reserve_bytes: 16 << 20 }
     }
 }
 
@@ -372,6 +375,7 @@ impl Config {
         within("write.batch_age_max", self.write.batch_age_max, ms(0)..=ms(10_000))?;
         within("dlq.max_consecutive", self.dlq.max_consecutive, 0..=1_000_000)?;
         within("dlq.max_ratio", self.dlq.max_ratio, 0.01..=1.0)?;
+        within("journal.reserve_bytes", self.journal.reserve_bytes, 0..=1 << 30)?;
         within("replay.timeout", self.replay.timeout, ms(100)..=ms(300_000))?;
         within("shutdown_timeout", self.shutdown_timeout, ms(100)..=ms(600_000))?;
         within("metrics.max_tenants", self.metrics.max_tenants, 0..=10_000)?;

@@ -125,7 +125,7 @@ fn say_hello(demo: &Demo, addresses: Addresses, journal: &std::path::Path) {
 }
 
 fn kept(journal: &std::path::Path, keep: bool) -> Result<String, Failure> {
-    let (events, dead_letters) = Readers::open(journal)?.counts()?;
+    let (events, dead_letters) = Readers::open(journal).counts()?;
     let fate = if keep { format!("kept in {}", journal.display()) } else { "removed".to_owned() };
     Ok(format!("{events} events journaled, {dead_letters} dead letters; the journal is {fate}."))
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+/// The part that stands for the journal file itself, whoever meets its fault.
+pub const JOURNAL: &str = "journal";
+
 #[derive(Debug)]
 struct Fault {
     reason: String,

@@ -54,9 +54,9 @@ use metrics::Metrics;
 use replay::Replayer;
 use serve::{MetricsApi, OperatorApi};
 use shutdown::{Cause, Shutdown};
-use store::{Lock, Readers, StoreError, Writer};
+use store::{Readers, StoreError};
 use watermarks::Watermarks;
-use write::Write;
+use write::{Opening, Write};
 
 /// Why the sink did not start, or did not end well. Each has its exit code.
 #[derive(Debug, thiserror::Error)]
@@ -108,13 +108,14 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
     let durable = Arc::new(queue::Durable::default());
     let watermarks = Arc::new(Watermarks::default());
 
-    let _lock = Lock::acquire(&config.journal.path)?;
+    let readers = Readers::open(&config.journal.path);
+    let mut opening = Opening::new(&config, &readers, &health, &shutdown);
+    let _lock = opening.lock()?;
     let metrics_port = serve::bind("metrics.listen", config.metrics.listen).map_err(Failure::Port)?;
     let api_port = serve::bind("api.listen", config.api.listen).map_err(Failure::Port)?;
     let addresses = Addresses { metrics: metrics_port.address()?, api: api_port.address()? };
-    let writer = Writer::open(&config.journal.path, write::rules(&config))?;
-    let readers = Readers::open(&config.journal.path)?;
-    let replayer = Replayer::new(Arc::clone(&config), writer.journal_id(), Arc::clone(&metrics));
+    let opened = opening.open()?;
+    let replayer = Replayer::new(Arc::clone(&config), Arc::clone(&metrics));
 
     let (inlet, orders, outlet) = queue::bounded(config.queue.batches_max);
     let consumers = consumers(&consume::Shared {
@@ -127,18 +128,19 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
         watermarks: Arc::clone(&watermarks),
         shutdown: Arc::clone(&shutdown),
     })?;
-    let write = Write {
-        store: writer,
-        path: config.journal.path.clone(),
-        queue: outlet,
-        durable,
-        metrics: Arc::clone(&metrics),
-        health: Arc::clone(&health),
-        shutdown: Arc::clone(&shutdown),
-        limits: write::limits(&config),
+    let write = {
+        let (path, limits, metrics) = (config.journal.path.clone(), write::limits(&config), Arc::clone(&metrics));
+        let (health, shutdown) = (Arc::clone(&health), Arc::clone(&shutdown));
+        move || {
+            let Some((store, reserve)) = opening.finish(opened) else { return };
+            let aftermath = write::Aftermath::default();
+            let stage =
+                Write { store, reserve, aftermath, path, queue: outlet, durable, metrics, health, shutdown, limits };
+            stage.run();
+        }
     };
 
-    let mut threads = vec![spawn(write::PART, &shutdown, move || write.run())?];
+    let mut threads = vec![spawn(write::PART, &shutdown, write)?];
     for (name, consumer) in consumers {
         threads.push(spawn(&name, &shutdown, move || consumer.run())?);
     }

@@ -32,6 +32,7 @@ pub struct Metrics {
     replays: IntCounterVec,
     pub journal_bytes: IntGauge,
     pub wal_bytes: IntGauge,
+    pub reserve_bytes: IntGauge,
     pub broker_up: IntGauge,
     pub partitions_assigned: IntGaugeVec,
     pub log_restarts: IntCounterVec,
@@ -102,6 +103,11 @@ impl Metrics {
             ),
             journal_bytes: gauge(r, "crm_events_journal_bytes", "Size of the journal file."),
             wal_bytes: gauge(r, "crm_events_wal_bytes", "Size of the journal's write-ahead log."),
+            reserve_bytes: gauge(
+                r,
+                "crm_events_reserve_bytes",
+                "Room on the disk kept for a full disk; 0 while it is given up.",
+            ),
             broker_up: gauge(r, "crm_events_broker_up", "1 while a broker is connected, else 0."),
             partitions_assigned: gauges(
                 r,

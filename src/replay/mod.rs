@@ -55,25 +55,24 @@ type Verdict = Result<(), KafkaError>;
 /// The producer, made at the first replay: a box that never replays keeps no connection for it.
 pub struct Replayer {
     config: Arc<Config>,
-    journal_id: String,
     metrics: Arc<Metrics>,
     producer: Mutex<Option<Arc<ThreadedProducer<Context>>>>,
     waiting: Mutex<usize>,
 }
 
 impl Replayer {
-    pub fn new(config: Arc<Config>, journal_id: &str, metrics: Arc<Metrics>) -> Replayer {
+    pub fn new(config: Arc<Config>, metrics: Arc<Metrics>) -> Replayer {
         let (producer, waiting) = (Mutex::new(None), Mutex::new(0));
-        Replayer { config, journal_id: journal_id.to_owned(), metrics, producer, waiting }
+        Replayer { config, metrics, producer, waiting }
     }
 
-    /// Sends `event` to its topic and partition with its key, value and headers, and returns once all in-sync
+    /// Sends `event` of the journal `journal_id` to its topic and partition with its key, value and headers, and returns once all in-sync
     /// replicas acknowledged it. Its origin goes along in `crm-replay-…` headers.
     ///
     /// # Errors
     /// [`ReplayError`]; after `TimedOut` the record may or may not be in Kafka.
-    pub fn replay(&self, event: &EventDetail) -> Result<(), ReplayError> {
-        let replayed = self.replay_uncounted(event);
+    pub fn replay(&self, event: &EventDetail, journal_id: &str) -> Result<(), ReplayError> {
+        let replayed = self.replay_uncounted(event, journal_id);
         self.metrics.count_replay(replayed.as_ref().map_or_else(ReplayError::outcome, |()| "replayed"));
         match &replayed {
             Ok(()) => tracing::info!(id = event.id, topic = event.topic, "replayed"),
@@ -82,9 +81,9 @@ impl Replayer {
         replayed
     }
 
-    fn replay_uncounted(&self, event: &EventDetail) -> Result<(), ReplayError> {
+    fn replay_uncounted(&self, event: &EventDetail, journal_id: &str) -> Result<(), ReplayError> {
         let _place = Place::take(&self.waiting)?;
-        let headers = replay_headers(event, &self.journal_id, Timestamp::now())?;
+        let headers = replay_headers(event, journal_id, Timestamp::now())?;
         match self.send(event, &headers, Some(event.kafka_partition))? {
             // The topic has fewer partitions than when the event came: its key says where it belongs now.
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition) => {

@@ -68,7 +68,8 @@ fn status(error: &ApiError) -> u16 {
         ApiError::Replay(ReplayError::Refused(_)) => 502,
         ApiError::Replay(ReplayError::Busy) => 429,
         ApiError::Replay(ReplayError::HeaderName) => 409,
-        ApiError::Order(OrderError::NotNow) | ApiError::Store(StoreError::Busy) => 503,
+        ApiError::Order(OrderError::NotNow) => 503,
+        ApiError::Store(error) if error.is_passing() => 503,
         ApiError::Store(_) => 500,
     }
 }
@@ -76,9 +77,8 @@ fn status(error: &ApiError) -> u16 {
 fn header(error: &ApiError) -> Option<(&'static str, String)> {
     match error {
         ApiError::Method { allow } => Some(("Allow", (*allow).to_owned())),
-        ApiError::Replay(ReplayError::Busy) | ApiError::Store(StoreError::Busy) => {
-            Some(("Retry-After", "1".to_owned()))
-        }
+        ApiError::Replay(ReplayError::Busy) => Some(("Retry-After", "1".to_owned())),
+        ApiError::Store(error) if error.is_passing() => Some(("Retry-After", "1".to_owned())),
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::coverage::{Log, Logs, Ranges};
-use super::{BUSY_TIMEOUT, StoreError, open_for_writing, overlap};
+use super::{BUSY_TIMEOUT, Occasion, StoreError, open_for_writing, overlap, settle};
 use crate::coverage::{Gap, NewLog};
 use crate::dead_letter::breaker::Limits;
 use crate::dead_letter::{DeadLetter, Reason};
@@ -108,7 +108,19 @@ impl Writer {
     /// # Errors
     /// [`StoreError::Unusable`] names the file and what to do.
     pub fn open(path: &Path, rules: Rules) -> Result<Writer, StoreError> {
-        let connection = open_for_writing(path)?;
+        Writer::open_on(path, rules, Occasion::Start).map_err(|error| error.located(path))
+    }
+
+    /// As [`Writer::open`], where that met a fault of the box before.
+    ///
+    /// # Errors
+    /// As [`Writer::open`].
+    pub fn open_after_fault(path: &Path, rules: Rules) -> Result<Writer, StoreError> {
+        Writer::open_on(path, rules, Occasion::Restart).map_err(|error| error.located(path))
+    }
+
+    fn open_on(path: &Path, rules: Rules, occasion: Occasion) -> Result<Writer, StoreError> {
+        let connection = open_for_writing(path, occasion)?;
         connection.wal_hook(Some(|_, pages| {
             WAL_PAGES.set(pages);
             Ok(())
@@ -131,19 +143,17 @@ impl Writer {
     }
 
     /// After a fault of the box: a fresh connection, and the positions as the file has them, so that a commit
-    /// whose outcome is unknown is neither repeated nor lost.
+    /// whose outcome is unknown is neither repeated nor lost. `unsettled` if there was an I/O error since the last
+    /// time: then all that the file shows is put on the disk first (see `settle.rs`).
     ///
     /// # Errors
     /// As [`Writer::open`].
-    pub fn reopen(&mut self) -> Result<(), StoreError> {
-        let mut reopened = Writer::open(&self.path, self.rules)?;
+    pub fn reopen(&mut self, unsettled: bool) -> Result<(), StoreError> {
+        let reopened = Writer::open_on(&self.path, self.rules, Occasion::Fault { unsettled });
+        let mut reopened = reopened.map_err(|error| error.located(&self.path))?;
         reopened.logs.keep_begun(&self.logs);
         *self = reopened;
         Ok(())
-    }
-
-    pub fn journal_id(&self) -> &str {
-        &self.journal_id
     }
 
     /// When the newest row was received.
@@ -421,6 +431,25 @@ impl Writer {
             _ => Ok(()),
         }
     }
+
+    /// Empties the write-ahead log into the file, so that the disk has its room back. What readers still use stays.
+    ///
+    /// # Errors
+    /// A fault of the box.
+    pub fn empty_log(&self) -> Result<(), StoreError> {
+        let emptied = settle::settle(&self.connection, &self.path);
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        emptied
+    }
+
+    /// Bytes that deletions have freed inside the file.
+    ///
+    /// # Errors
+    /// A fault of the box.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
+        let number = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, u32>(0).map(u64::from));
+        Ok(number("PRAGMA freelist_count")? * number("PRAGMA page_size")?)
+    }
 }
 
 /// The statements of one transaction.
@@ -642,7 +671,7 @@ mod tests {
         let again = [begin(0, 1, Some(new_log)), event(0), event(1)];
         assert_eq!(fates(&mut writer, &again), [Skipped, Journaled, Journaled]);
         // The commit's outcome was unknown, and the batch is tried again after a look at the file.
-        writer.reopen().unwrap();
+        writer.reopen(true).unwrap();
         assert_eq!(fates(&mut writer, &again), [Skipped; 3]);
         assert_eq!(rows(&writer), 4);
         assert_eq!(ranges(&writer), ["0: 7-9 held 2", "0: 9-12 recreated 0", "1: 0-2 now 2"]);
@@ -682,7 +711,7 @@ mod tests {
         let dead = DeadLettered(Reason::NotJson);
         let poisoned = [begin(0, 0, None), bad(0), bad(1), bad(2), event(3)];
         assert_eq!(fates(&mut writer, &poisoned), [Skipped, dead, dead, dead, Withheld]);
-        writer.reopen().unwrap();
+        writer.reopen(true).unwrap();
         assert_eq!(writer.halted().len(), 1);
         assert_eq!(fates(&mut writer, &[event(4)]), [Withheld]);
         assert_eq!(writer.resume(|_| true).unwrap().len(), 1);

@@ -1,15 +1,22 @@
 //! The journal file: one [`Writer`], many [`Readers`]. Only this module knows SQL.
 
 mod append;
+mod check;
 mod coverage;
+mod fault;
 mod integrity;
 mod overlap;
+mod quarantine;
 mod query;
+mod reserve;
+mod settle;
 mod sql;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use r2d2_sqlite::SqliteConnectionManager;
@@ -17,9 +24,12 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 pub use append::{Appended, Fate, Rules, Writer};
+pub use check::check_whole;
 pub use coverage::StoredPosition;
 pub use integrity::{Audit, LogCoverage, audit};
+pub use quarantine::quarantine;
 pub use query::{DeadLetterDetail, DeadLetterSummary, EventDetail, EventSummary};
+pub use reserve::{Need, Reserve, Room};
 pub use sql::{SqlError, run_sql};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -42,6 +52,11 @@ pub enum StoreError {
     Locked { path: PathBuf },
     #[error("{path}: {what}")]
     Unusable { path: PathBuf, what: String },
+    #[error("{path}: the journal is damaged: {what}. Nothing of it was changed. {}", ways_on(path))]
+    Damaged { path: PathBuf, what: String },
+    /// The box is at fault, and may recover.
+    #[error("{path}: {what}")]
+    Passing { path: PathBuf, what: String, is_full: bool },
     /// No reader became free in time.
     #[error("the journal is busy: no reader became free; try again")]
     Busy,
@@ -53,6 +68,27 @@ impl StoreError {
     fn unusable(path: &Path, what: impl Into<String>) -> StoreError {
         StoreError::Unusable { path: path.to_owned(), what: what.into() }
     }
+
+    /// What was found in the file at `path`.
+    pub fn damaged(path: &Path, what: impl Into<String>) -> StoreError {
+        StoreError::Damaged { path: path.to_owned(), what: what.into() }
+    }
+
+    fn foreign(path: &Path) -> StoreError {
+        let what = format!(
+            "this is not a journal of the sink, or its head is damaged. The file was left untouched. If it is somebody else's, set journal.path to another file. {}",
+            ways_on(path)
+        );
+        StoreError::unusable(path, what)
+    }
+}
+
+/// What to do about a file that is not the journal it should be.
+fn ways_on(journal: &Path) -> String {
+    let journal = journal.display();
+    format!(
+        "With the sink stopped, either restore a backup in its place (remove {journal}-wal and {journal}-shm first), or run `crm-events-sink quarantine`, which keeps every byte and lets the next start refill a new journal from Kafka"
+    )
 }
 
 /// The version of the SQLite inside this program.
@@ -70,27 +106,30 @@ pub struct Lock {
 impl Lock {
     /// # Errors
     /// [`StoreError::Locked`] if another process has it; [`StoreError::Unusable`] if the folder is not writable.
+    /// [`StoreError::is_passing`] tells a fault of the box from that.
     pub fn acquire(journal: &Path) -> Result<Lock, StoreError> {
         let path = beside(journal, ".lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| {
-            StoreError::unusable(
-                journal,
-                format!("cannot create {}: {error}; {}", path.display(), folder_hint(journal)),
-            )
-        })?;
+        let file = match File::options().create(true).truncate(false).write(true).open(&path) {
+            // A lock needs no right to write: on a file system that became read-only it is had all the same.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path).map_err(|_| error),
+            opened => opened,
+        };
+        let doing = |verb: &str| format!("cannot {verb} {}", path.display());
+        let file = file.map_err(|error| StoreError::from_io(journal, &doing("create"), &error))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path: journal.to_owned() }),
-            Err(std::fs::TryLockError::Error(error)) => {
-                Err(StoreError::unusable(journal, format!("cannot lock {}: {error}", path.display())))
-            }
+            Err(std::fs::TryLockError::Error(error)) => Err(StoreError::from_io(journal, &doing("lock"), &error)),
         }
     }
 }
 
+fn folder(journal: &Path) -> &Path {
+    journal.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn folder_hint(journal: &Path) -> String {
-    let folder = journal.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    format!("the folder {} must exist and the service's user must be able to write in it", folder.display())
+    format!("the folder {} must exist and the service's user must be able to write in it", folder(journal).display())
 }
 
 fn beside(journal: &Path, suffix: &str) -> PathBuf {
@@ -105,17 +144,42 @@ pub fn file_sizes(journal: &Path) -> (u64, u64) {
     (size(journal), size(&beside(journal, "-wal")))
 }
 
+/// Why the journal is opened for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// Nothing in this process has opened it yet.
+    Start,
+    /// The start met a fault of the box that has passed, perhaps.
+    Restart,
+    /// A fault of the box while it was open. `unsettled`: what the file shows may not be on the disk.
+    Fault { unsettled: bool },
+}
+
 /// Opens the journal for writing, and makes it where there is none.
 ///
-/// A file that is not a journal, or one of a newer version, is left as it is: its head is read before SQLite may
-/// touch it.
-fn open_for_writing(path: &Path) -> Result<Connection, StoreError> {
-    check_head(path)?;
-    let failed = |error: rusqlite::Error| StoreError::unusable(path, format!("{error}; {}", folder_hint(path)));
+/// A file that is not a journal, one of a newer version and one that is damaged are left as they are: they are
+/// looked at before SQLite may touch them.
+fn open_for_writing(path: &Path, occasion: Occasion) -> Result<Connection, StoreError> {
+    if occasion == Occasion::Start {
+        check_head(path)?;
+    }
+    let whole_look = matches!(occasion, Occasion::Start | Occasion::Restart);
+    let is_checked = check::check(path, whole_look)?;
+    let must_settle = match occasion {
+        Occasion::Start | Occasion::Restart => file_sizes(path).1 > 0,
+        Occasion::Fault { unsettled } => unsettled,
+    };
+    let failed = |error: rusqlite::Error| StoreError::at(path, error);
     let connection = Connection::open(path).map_err(failed)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+    if !is_checked {
+        check::contents(&connection, path, whole_look)?;
+    }
     let version = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
     refuse_newer(path, version)?;
+    if must_settle {
+        settle::settle(&connection, path)?;
+    }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
     prepare(&connection, version).map_err(failed)?;
     Ok(connection)
@@ -153,12 +217,14 @@ fn refuse_newer(path: &Path, version: i64) -> Result<(), StoreError> {
 }
 
 /// Looks at the 100 bytes that begin every SQLite file (<https://sqlite.org/fileformat2.html#the_database_header>).
+/// Only where this process has no connection to the file: see `check.rs`.
 fn check_head(path: &Path) -> Result<(), StoreError> {
+    check::refuse_log_without_file(path)?;
     let mut head = Vec::with_capacity(100);
     match File::open(path).and_then(|file| file.take(100).read_to_end(&mut head)) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(StoreError::unusable(path, format!("cannot read the journal: {error}"))),
+        Err(error) => return Err(StoreError::from_io(path, "cannot read the journal", &error)),
     }
     // Zeros with a rollback journal beside them: the power went while the file was made, before its first page was
     // on the disk. SQLite takes back what there is.
@@ -166,19 +232,29 @@ fn check_head(path: &Path) -> Result<(), StoreError> {
         return Ok(());
     }
     let number = |at: usize| i64::from(u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
-    if head.len() < 100 || !head.starts_with(b"SQLite format 3\0") || !matches!(number(68), 0 | APPLICATION_ID) {
-        return Err(StoreError::unusable(
-            path,
-            "this is not a journal of the sink; move it away or set journal.path to another file. The file was left untouched",
-        ));
+    if head.len() < 100 || !head.starts_with(b"SQLite format 3\0") || !is_sane(&head) {
+        return Err(StoreError::foreign(path));
+    }
+    if !matches!(number(68), 0 | APPLICATION_ID) {
+        return Err(StoreError::foreign(path));
     }
     refuse_newer(path, number(60))
+}
+
+/// Whether the page size, the format numbers and the fixed fractions are ones that SQLite writes.
+fn is_sane(head: &[u8]) -> bool {
+    let page_size = u16::from_be_bytes([head[16], head[17]]);
+    let is_page_size = page_size == 1 || (page_size >= 512 && page_size.is_power_of_two());
+    is_page_size && head[18..20].iter().all(|format| matches!(format, 1 | 2)) && head[21..24] == [64, 32, 32]
 }
 
 /// Read-only connections to the journal, shared by the API's threads.
 #[derive(Debug, Clone)]
 pub struct Readers {
     pool: r2d2::Pool<SqliteConnectionManager>,
+    path: PathBuf,
+    /// Whether the pool is in use.
+    pooled: Arc<AtomicBool>,
 }
 
 impl Readers {
@@ -186,27 +262,93 @@ impl Readers {
     const MAX: u32 = 4;
     /// How long a request waits for one.
     const PATIENCE: Duration = Duration::from_secs(2);
+    const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_ONLY.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
-    /// # Errors
-    /// If the journal cannot be opened. The writer must have opened it before.
-    pub fn open(path: &Path) -> Result<Readers, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let manager = SqliteConnectionManager::file(path).with_flags(flags).with_init(|connection| {
-            connection.busy_timeout(Readers::PATIENCE)?;
-            connection.execute_batch(
-                "PRAGMA query_only = 1; PRAGMA trusted_schema = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048",
-            )
-        });
+    /// The journal need not exist yet, and whatever keeps it from being read is the reading's to say.
+    pub fn open(path: &Path) -> Readers {
+        let manager = SqliteConnectionManager::file(path).with_flags(Readers::FLAGS).with_init(Readers::set_up);
         let pool = r2d2::Pool::builder()
             .max_size(Readers::MAX)
-            .min_idle(Some(1))
+            .min_idle(Some(0))
             .connection_timeout(Readers::PATIENCE)
-            .build(manager)
-            .map_err(|error| StoreError::unusable(path, format!("cannot open the journal for reading: {error}")))?;
-        Ok(Readers { pool })
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(manager);
+        Readers { pool, path: path.to_owned(), pooled: Arc::default() }
     }
 
-    fn get(&self) -> Result<r2d2::PooledConnection<SqliteConnectionManager>, StoreError> {
-        self.pool.get().map_err(|_| StoreError::Busy)
+    /// The writer has opened the journal: from now on readers stay open. Before, one that stayed could keep the
+    /// writer out: on a file system that was read-only when it came, it holds the log's index read-only for the
+    /// whole process.
+    pub fn keep_open(&self) {
+        self.pooled.store(true, Ordering::Release);
+    }
+
+    /// What tells this journal from any other.
+    ///
+    /// # Errors
+    /// If the journal cannot be read now.
+    pub fn journal_id(&self) -> Result<String, StoreError> {
+        let sql = "SELECT value FROM journal_info WHERE name = 'journal_id'";
+        Ok(self.get()?.query_row(sql, [], |row| row.get(0))?)
+    }
+
+    /// Says more of an error that reading met: which file is damaged, or that there is none yet.
+    pub fn explain(&self, error: StoreError) -> StoreError {
+        let version = |reader: Reader| reader.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+        let is_made = || self.get().is_ok_and(|reader| version(reader).is_ok_and(|version| version > 0));
+        match &error {
+            StoreError::Sqlite(_) if error.is_damage() => error.located(&self.path),
+            StoreError::Sqlite(_) if !error.is_passing() && !is_made() => self.unreadable("there is no journal yet"),
+            _ => error,
+        }
+    }
+
+    fn get(&self) -> Result<Reader, StoreError> {
+        if !self.path.exists() {
+            return Err(self.unreadable("there is no journal yet"));
+        }
+        if self.pooled.load(Ordering::Acquire) {
+            match self.pool.get() {
+                Ok(reader) => return Ok(Reader::Pooled(reader)),
+                Err(_) if self.pool.state().connections > 0 => return Err(StoreError::Busy),
+                // None can be opened: the next line says why.
+                Err(_) => {}
+            }
+        }
+        let opened = Connection::open_with_flags(&self.path, Readers::FLAGS)
+            .and_then(|mut reader| Readers::set_up(&mut reader).map(|()| reader));
+        opened.map(Reader::Single).map_err(|error| match StoreError::at(&self.path, error) {
+            error if error.is_passing() => self.unreadable(&format!("the journal cannot be read: {error}")),
+            error => error,
+        })
+    }
+
+    fn set_up(reader: &mut Connection) -> rusqlite::Result<()> {
+        reader.busy_timeout(Readers::PATIENCE)?;
+        reader.execute_batch(
+            "PRAGMA query_only = 1; PRAGMA trusted_schema = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048",
+        )
+    }
+
+    fn unreadable(&self, what: &str) -> StoreError {
+        let what = format!("{what}; GET /health says why, try again");
+        StoreError::Passing { path: self.path.clone(), what, is_full: false }
+    }
+}
+
+/// A connection for one reading.
+enum Reader {
+    Pooled(r2d2::PooledConnection<SqliteConnectionManager>),
+    Single(Connection),
+}
+
+impl std::ops::Deref for Reader {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Reader::Pooled(connection) => connection,
+            Reader::Single(connection) => connection,
+        }
     }
 }

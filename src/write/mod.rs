@@ -1,6 +1,8 @@
 //! The writer thread: collects batches from the queue, makes them durable, tells what is.
 
 mod batch;
+mod fault;
+mod open;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,13 +12,15 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use self::batch::{Collected, Limits};
+pub use self::fault::Aftermath;
+pub use self::open::Opening;
 use crate::config::{Config, OnGap};
 use crate::dead_letter::breaker;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::queue::{Arrival, Batch, Durable, Item, Order, Outlet, Partition, Sighting};
 use crate::shutdown::Shutdown;
-use crate::store::{Appended, Fate, Rules, StoreError, Writer, file_sizes};
+use crate::store::{Appended, Fate, Reserve, Rules, Writer, file_sizes};
 
 /// The name of this stage in `/health`, the log and the thread list.
 pub const PART: &str = "write";
@@ -24,10 +28,14 @@ pub const PART: &str = "write";
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// How long to wait after a fault of the box before the batch is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// … and after one of the file itself, which only an operator can mend.
+const RETRY_DAMAGED_AFTER: Duration = Duration::from_secs(5);
 
 /// The writer thread's state.
 pub struct Write {
     pub store: Writer,
+    pub reserve: Reserve,
+    pub aftermath: Aftermath,
     pub path: PathBuf,
     pub queue: Outlet,
     pub durable: Arc<Durable>,
@@ -60,6 +68,10 @@ fn halted_part((topic, partition): &Partition) -> String {
 impl Write {
     /// Runs until every consumer is gone and the queue is empty.
     pub fn run(mut self) {
+        if let Err(error) = self.reserve.keep_or_take() {
+            tracing::warn!(%error, "the reserve could not be taken yet");
+        }
+        self.measure_files();
         self.metrics.last_persisted.set(self.store.last_received().as_microsecond() as f64 / 1e6);
         self.count_dead_letters();
         self.show_coverage();
@@ -107,28 +119,25 @@ impl Write {
         loop {
             self.store.withdraw(self.durable.take_withdrawn());
             let began = Instant::now();
-            match self.store.append(&work.items, &work.sightings, Timestamp::now()) {
-                Ok(appended) => {
+            let appended = self.is_ready().then(|| self.store.append(&work.items, &work.sightings, Timestamp::now()));
+            match appended {
+                Some(Ok(appended)) => {
                     self.metrics.transaction_seconds.observe(began.elapsed().as_secs_f64());
                     self.report(&work.items, &appended);
                     self.health.well(PART);
+                    self.look_after_the_reserve();
                     self.checkpoint();
                     return true;
                 }
-                Err(error) => self.fault(&error),
+                Some(Err(error)) => self.fault(error),
+                None => {}
             }
-            if self.shutdown.wait(RETRY_AFTER) {
+            let retry_after = if self.aftermath.damaged { RETRY_DAMAGED_AFTER } else { RETRY_AFTER };
+            if self.shutdown.wait(retry_after) {
                 tracing::warn!(records = work.items.len(), "stopped before they could be stored; Kafka still has them");
                 return false;
             }
-            if let Err(error) = self.store.reopen() {
-                self.fault(&error);
-            }
         }
-    }
-
-    fn fault(&self, error: &StoreError) {
-        self.health.fault(PART, format!("{error}; consumption waits, nothing is lost, and it goes on by itself"));
     }
 
     /// Everything in `items` is durable: counts it, and lets the consumers commit.
@@ -229,7 +238,7 @@ impl Write {
                 answer.send(resumed).ok();
             }
             // The answer is dropped with the order, which tells whoever asked.
-            Err(error) => self.fault(&error),
+            Err(error) => self.fault(error),
         }
     }
 
@@ -250,24 +259,36 @@ impl Write {
 
     fn look_after_the_file(&mut self) {
         self.metrics.queue_batches.set(0);
-        match self.store.was_changed_from_outside() {
-            Ok(true) => self.count_dead_letters(),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "cannot look at the journal"),
+        // A fault of a checkpoint must not stay just because no event comes.
+        let was_at_fault = self.aftermath.reopen;
+        if was_at_fault {
+            if !self.is_ready() {
+                return;
+            }
+            self.health.well(PART);
         }
+        match self.store.was_changed_from_outside() {
+            Ok(changed) if changed || was_at_fault => self.count_dead_letters(),
+            Ok(_) => {}
+            Err(error) => return self.fault(error),
+        }
+        if !self.reserve.is_held() {
+            self.has_room();
+        }
+        self.look_after_the_reserve();
         self.measure_files();
     }
 
-    fn count_dead_letters(&self) {
+    fn count_dead_letters(&mut self) {
         match self.store.dead_letters() {
             Ok(rows) => self.metrics.dlq_rows.set(rows),
-            Err(error) => tracing::warn!(%error, "cannot count the dead letters"),
+            Err(error) => self.fault(error),
         }
     }
 
     fn checkpoint(&mut self) {
         if let Err(error) = self.store.checkpoint() {
-            self.fault(&error);
+            self.fault(error);
         }
     }
 
@@ -275,5 +296,6 @@ impl Write {
         let (journal, wal) = file_sizes(&self.path);
         self.metrics.journal_bytes.set(journal as i64);
         self.metrics.wal_bytes.set(wal as i64);
+        self.metrics.reserve_bytes.set(self.reserve.held_bytes() as i64);
     }
 }

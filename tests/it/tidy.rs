@@ -45,6 +45,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("r2d2", &["store"]),
     ("r2d2_sqlite", &["store"]),
+    ("rustix", &["store"]),
     ("tiny_http", &["serve"]),
     ("crossbeam_channel", &["queue"]),
     ("clap", &["cli"]),

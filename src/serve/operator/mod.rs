@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::Routes;
 use super::reply::{ApiError, Reply};
-use crate::health::Health;
+use crate::health::{Health, JOURNAL};
 use crate::queue::Orders;
 use crate::replay::Replayer;
 use crate::store::Readers;
@@ -88,7 +88,19 @@ impl OperatorApi {
 
 impl Routes for OperatorApi {
     fn answer(&self, method: &str, path: &str, query: &str) -> Reply {
-        self.route(method, path, query).unwrap_or_else(|error| Reply::error(&error))
+        self.route(method, path, query).unwrap_or_else(|error| Reply::error(&self.named(error)))
+    }
+}
+
+impl OperatorApi {
+    /// A damaged file is named, with what to do about it, here and in `/health`.
+    fn named(&self, error: ApiError) -> ApiError {
+        let ApiError::Store(error) = error else { return error };
+        let error = self.readers.explain(error);
+        if error.is_damage() {
+            self.health.fault(JOURNAL, error.to_string());
+        }
+        ApiError::Store(error)
     }
 }
 

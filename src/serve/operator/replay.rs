@@ -16,7 +16,7 @@ struct Replayed {
 
 pub fn post(readers: &Readers, replayer: &Replayer, id: i64) -> Result<Reply, ApiError> {
     let event = readers.event(id)?.ok_or(ApiError::NoSuchRow { what: "event", id })?;
-    replayer.replay(&event)?;
+    replayer.replay(&event, &readers.journal_id()?)?;
     let replayed = Replayed { status: "replayed", event_id: id, topic: event.topic, tenant_id: event.tenant_id };
     Ok(Reply::json(200, &replayed))
 }
