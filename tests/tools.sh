@@ -59,6 +59,7 @@ case "${1:-}" in
         lacks column bsdextrautils
         lacks java openjdk-17-jre-headless
         lacks mvn maven
+        lacks fiu-ctrl fiu-utils
         install
         unpack_promtool
         ;;

@@ -193,6 +193,7 @@ pub fn event(tenant: &str, number: u64) -> String {
 pub struct Sink {
     child: Child,
     pub folder: TempDir,
+    journal: PathBuf,
     pub api: String,
     pub metrics: String,
 }
@@ -200,6 +201,7 @@ pub struct Sink {
 /// What a sink is started with.
 pub struct Setup {
     folder: TempDir,
+    journal: PathBuf,
     brokers: String,
     toml: String,
     session_ms: u32,
@@ -208,7 +210,14 @@ pub struct Setup {
 impl Setup {
     pub fn with(brokers: &str) -> Setup {
         let folder = tempfile::tempdir().unwrap();
-        Setup { folder, brokers: brokers.to_owned(), toml: String::new(), session_ms: 6000 }
+        let journal = folder.path().join("journal.db");
+        Setup { folder, journal, brokers: brokers.to_owned(), toml: String::new(), session_ms: 6000 }
+    }
+
+    /// The journal on a disk of its own.
+    pub fn on(mut self, disk: &Disk) -> Setup {
+        self.journal = disk.path().join("journal.db");
+        self
     }
 
     /// After how long the group gives a dead member's partitions away. The embedded broker hangs with 3000 and less.
@@ -224,7 +233,7 @@ impl Setup {
     }
 
     pub fn journal(&self) -> PathBuf {
-        self.folder.path().join("journal.db")
+        self.journal.clone()
     }
 
     /// `crm-events-sink run`, not started yet.
@@ -250,14 +259,20 @@ impl Setup {
     }
 
     pub fn start(self) -> Sink {
-        let command = self.command();
-        Sink::start(command, self.folder)
+        self.start_with(|_| {})
+    }
+
+    /// With a command line or environment that `change` has changed.
+    pub fn start_with(self, change: impl FnOnce(&mut Command)) -> Sink {
+        let mut command = self.command();
+        change(&mut command);
+        Sink::start(command, self.folder, self.journal)
     }
 
     /// As the child of a program that looks at it and takes its command line as its last arguments.
     pub fn start_under(self, watcher: Command) -> Sink {
         let command = under(watcher, &self.command());
-        Sink::start(command, self.folder)
+        Sink::start(command, self.folder, self.journal)
     }
 }
 
@@ -267,6 +282,60 @@ fn under(mut watcher: Command, command: &Command) -> Command {
         watcher.env_remove(name);
     }
     watcher
+}
+
+/// A small disk of its own, in memory: full, read-only and gone as a test likes.
+pub struct Disk(TempDir);
+
+impl Disk {
+    pub fn mount(bytes: u64) -> Disk {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes}");
+        as_root(&["mount", "-t", "tmpfs", "-o", &size, "crm-events-sink-test", folder.path().to_str().unwrap()]);
+        as_root(&["chmod", "0777", folder.path().to_str().unwrap()]);
+        Disk(folder)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn remount(&self, how: &str) {
+        as_root(&["mount", "-o", &format!("remount,{how}"), self.path().to_str().unwrap()]);
+    }
+
+    /// Takes what is free but for `left` bytes.
+    pub fn fill(&self, left: u64) {
+        let free = Command::new("df").args(["--output=avail", "-B1"]).arg(self.path()).output().unwrap();
+        let free = String::from_utf8(free.stdout).unwrap();
+        let free: u64 = free.lines().nth(1).unwrap().trim().parse().unwrap();
+        let file = File::create(self.path().join("somebody-elses")).unwrap();
+        let bytes = vec![7; usize::try_from(free.saturating_sub(left)).unwrap()];
+        std::io::Write::write_all(&mut &file, &bytes).unwrap();
+    }
+
+    pub fn free(&self) {
+        fs::remove_file(self.path().join("somebody-elses")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a sink of a test that failed may still be there.
+        as_root(&["umount", "-l", self.path().to_str().unwrap()]);
+    }
+}
+
+/// Mounting is root's.
+fn as_root(command: &[&str]) {
+    let id = Command::new("id").arg("-u").output().unwrap().stdout;
+    let sudo: &[&str] = if id == b"0\n" { &[] } else { &["sudo", "-n"] };
+    let words = [sudo, command].concat();
+    let done = Command::new(words[0]).args(&words[1..]).output();
+    let done =
+        done.unwrap_or_else(|error| panic!("{words:?}: {error}; this test needs root, or sudo without password"));
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success(), "{words:?}: {said}; this test needs root, or sudo without password, and mount");
 }
 
 /// The program, with nothing of the test's own environment that would configure it.
@@ -281,12 +350,12 @@ pub fn program() -> Command {
 }
 
 impl Sink {
-    fn start(mut command: Command, folder: TempDir) -> Sink {
+    fn start(mut command: Command, folder: TempDir, journal: PathBuf) -> Sink {
         let log = folder.path().join("log");
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let before = fs::read_to_string(&log).unwrap().len();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-        let mut sink = Sink { child, folder, api: String::new(), metrics: String::new() };
+        let mut sink = Sink { child, folder, journal, api: String::new(), metrics: String::new() };
         let mut running = String::new();
         eventually("the sink is running", || {
             assert!(sink.child.try_wait().unwrap().is_none(), "the sink ended at once:\n{}", sink.log());
@@ -314,7 +383,7 @@ impl Sink {
         command.arg("run").arg("--config").arg(self.folder.path().join("config.toml"));
         let command = change(command);
         let folder = std::mem::replace(&mut self.folder, TempDir::new().unwrap());
-        Sink::start(command, folder)
+        Sink::start(command, folder, self.journal.clone())
     }
 
     pub fn pid(&self) -> u32 {
@@ -355,7 +424,7 @@ impl Sink {
     }
 
     pub fn journal(&self) -> PathBuf {
-        self.folder.path().join("journal.db")
+        self.journal.clone()
     }
 
     /// One value from the file.

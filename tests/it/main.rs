@@ -1,6 +1,8 @@
 //! Records in through a broker, out by HTTP and from the file: the sink as its users meet it.
 
 mod apache_kafka;
+mod box_faults;
+mod corruption;
 mod decode;
 mod demo;
 mod documents;
