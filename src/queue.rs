@@ -230,6 +230,8 @@ pub struct Durable {
 struct State {
     next_offsets: HashMap<Partition, i64>,
     halted: HashSet<Partition>,
+    /// Their records are not taken until they begin again.
+    interrupted: HashSet<Partition>,
     /// Given up by the group before their records were durable; the writer is to forget those.
     withdrawn: HashSet<Partition>,
 }
@@ -255,8 +257,19 @@ impl Durable {
 
     /// The writer: takes nothing of `partition` until an operator resumes it.
     pub fn halt(&self, partition: Partition) {
-        self.lock().halted.insert(partition);
+        self.lock().halted.insert(partition.clone());
+        self.interrupt([partition]);
+    }
+
+    /// The writer: records of `partitions` came that it did not take. Their reading is to begin again.
+    pub fn interrupt(&self, partitions: impl IntoIterator<Item = Partition>) {
+        self.lock().interrupted.extend(partitions);
         self.changed.notify_all();
+    }
+
+    /// A consumer: those of its partitions that were interrupted since the last call.
+    pub fn take_interrupted(&self, is_own: impl Fn(&Partition) -> bool) -> Vec<Partition> {
+        self.lock().interrupted.extract_if(|partition| is_own(partition)).collect()
     }
 
     /// The writer: an operator has resumed `partition`.

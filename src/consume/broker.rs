@@ -66,7 +66,10 @@ pub fn topic_ids<C: ClientContext>(
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let mut pointers: Vec<*const std::ffi::c_char> = names.iter().map(|name| name.as_ptr()).collect();
     // Any broker knows them; left to itself librdkafka would wait for the controller, which may be away.
-    let broker = client.fetch_metadata(topics.first().copied(), patience)?.orig_broker_id();
+    let metadata = client.fetch_metadata(topics.first().copied(), patience)?;
+    // One that was only bootstrapped from has no number yet.
+    let known = metadata.brokers().first().map_or(-1, |broker| broker.id());
+    let broker = if metadata.orig_broker_id() >= 0 { metadata.orig_broker_id() } else { known };
     let answers = Answers::of(client);
     let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the names outlive the collection, which copies them; collection and options are destroyed here, after

@@ -59,7 +59,7 @@ impl Consume {
     /// Begins those that wait and can: what is in flight is durable, nobody halted them, the queue has a place, and
     /// file and broker answer. The others go on waiting.
     pub fn begin_waiting(&self) {
-        self.stop_halted();
+        self.stop_interrupted();
         let waiting: Vec<Partition> = {
             let intake = self.intake();
             if intake.paused {
@@ -81,27 +81,24 @@ impl Consume {
             Ok(())
         });
         if let Err(error) = begun {
-            tracing::warn!(consumer = self.name, error, "cannot tell yet where to read on; asking again");
+            tracing::debug!(consumer = self.name, error, "cannot tell yet where to read on; asking again");
         }
     }
 
-    /// The writer takes nothing of a halted partition: what is in flight of it is read again when it is resumed.
-    fn stop_halted(&self) {
-        let halted: Vec<Partition> = {
+    /// What is in flight of a partition that the writer does not take is read again when it begins.
+    fn stop_interrupted(&self) {
+        let interrupted = {
             let mut intake = self.intake();
-            let durable = &self.shared.durable;
-            let halted = intake.assigned.iter_mut().filter(|(partition, _)| durable.is_halted(partition));
-            halted
-                .map(|(partition, assigned)| {
+            let interrupted = self.shared.durable.take_interrupted(|partition| intake.assigned.contains_key(partition));
+            intake.batch.drop_partitions(&interrupted);
+            for partition in &interrupted {
+                if let Some(assigned) = intake.assigned.get_mut(partition) {
                     assigned.sent = None;
-                    partition.clone()
-                })
-                .collect()
+                }
+            }
+            interrupted
         };
-        self.wait_to_begin(&halted);
-        if !halted.is_empty() {
-            self.intake().batch.drop_partitions(&halted);
-        }
+        self.wait_to_begin(&interrupted);
     }
 
     fn is_durable(&self, partitions: &[Partition]) -> bool {

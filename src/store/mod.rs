@@ -5,6 +5,7 @@ mod check;
 mod coverage;
 mod fault;
 mod integrity;
+mod member;
 mod overlap;
 mod quarantine;
 mod query;
@@ -181,11 +182,11 @@ fn open_for_writing(path: &Path, occasion: Occasion) -> Result<Connection, Store
         settle::settle(&connection, path)?;
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
-    prepare(&connection, version).map_err(failed)?;
+    prepare(&connection, path, version).map_err(failed)?;
     Ok(connection)
 }
 
-fn prepare(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+fn prepare(connection: &Connection, path: &Path, version: i64) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     if version == 0 {
         // Before the first table, or it has no effect; pages that retention frees can then go back to the disk.
@@ -197,11 +198,12 @@ fn prepare(connection: &Connection, version: i64) -> rusqlite::Result<()> {
     )?;
     if version == 0 {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}; COMMIT"))?;
+        member::inherit(connection, path)?;
     }
     if version == 1 {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {MIGRATION_2}; COMMIT"))?;
     }
-    Ok(())
+    member::keep(connection, path)
 }
 
 fn refuse_newer(path: &Path, version: i64) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ mod batch;
 mod fault;
 mod open;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -144,6 +144,7 @@ impl Write {
     fn report(&self, items: &[Item], appended: &Appended) {
         let mut persisted: HashMap<(&str, &str), u64> = HashMap::new();
         let mut next_offsets: HashMap<Partition, i64> = HashMap::new();
+        let mut withheld: HashSet<Partition> = HashSet::new();
         for (item, fate) in items.iter().zip(&appended.fates) {
             let position = item.position();
             match (item, fate) {
@@ -151,7 +152,10 @@ impl Write {
                     *persisted.entry((&position.topic, &event.tenant_id)).or_default() += 1;
                 }
                 (_, Fate::DeadLettered(reason)) => self.metrics.count_dead_letters(&position.topic, reason.as_str(), 1),
-                (_, Fate::Withheld) => continue,
+                (_, Fate::Withheld) => {
+                    withheld.insert(item.partition());
+                    continue;
+                }
                 (Item::Begin(_) | Item::NotDelivered { .. }, _) => {}
                 _ => self.metrics.count_duplicates(&position.topic, 1),
             }
@@ -169,6 +173,7 @@ impl Write {
         }
         self.metrics.transaction_rows.observe(items.len() as f64);
         self.durable.publish(next_offsets);
+        self.durable.interrupt(withheld);
         self.report_coverage(appended);
         self.measure_files();
     }
