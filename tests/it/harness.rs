@@ -221,6 +221,7 @@ impl Setup {
     }
 
     /// After how long the group gives a dead member's partitions away. The embedded broker hangs with 3000 and less.
+    /// 0: the broker says.
     pub fn session_ms(mut self, session_ms: u32) -> Setup {
         self.session_ms = session_ms;
         self
@@ -238,19 +239,22 @@ impl Setup {
 
     /// `crm-events-sink run`, not started yet.
     pub fn command(&self) -> Command {
+        let session = format!(
+            "kafka.properties.\"session.timeout.ms\" = {}\nkafka.properties.\"heartbeat.interval.ms\" = {}\n",
+            self.session_ms,
+            self.session_ms / 4
+        );
         let path = self.folder.path().join("config.toml");
         let config = format!(
             "{}\njournal.path = {:?}\nmetrics.listen = \"127.0.0.1:0\"\napi.listen = \"127.0.0.1:0\"\n\
-             kafka.brokers = {:?}\nkafka.properties.\"session.timeout.ms\" = {}\n\
-             kafka.properties.\"heartbeat.interval.ms\" = {}\n\
+             kafka.brokers = {:?}\n{}\
              kafka.properties.\"fetch.wait.max.ms\" = 10\n\
              kafka.properties.\"topic.metadata.refresh.interval.ms\" = 1000\n\
              kafka.properties.\"reconnect.backoff.max.ms\" = 500\n",
             self.toml,
             self.journal(),
             self.brokers,
-            self.session_ms,
-            self.session_ms / 4,
+            if self.session_ms > 0 { &session } else { "" },
         );
         fs::write(&path, config).unwrap();
         let mut command = program();

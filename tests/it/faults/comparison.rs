@@ -65,7 +65,7 @@ fn held_by_broker(bootstrap: &str, topics: &[&str]) -> i64 {
 }
 
 /// Every record of the topics, read by kcat: another build of another version of the client, with no group.
-fn read_by_kcat(bootstrap: &str, topics: &[&str]) -> HashMap<Place, u64> {
+pub fn read_by_kcat(bootstrap: &str, topics: &[&str]) -> HashMap<Place, u64> {
     let mut records = HashMap::new();
     for topic in topics {
         let mut kcat = Command::new("kcat");

@@ -38,7 +38,7 @@ fn kill_again_and_again(fault: &'static str, rounds: u64, toml: &str) {
 #[test]
 fn a_static_member_killed_at_random_moments_loses_and_doubles_nothing() {
     let rounds = times("FAULT_ROUNDS", 8);
-    kill_again_and_again("sink: kill -9, static member", rounds, "kafka.properties.'group.instance.id' = 'box-1'");
+    kill_again_and_again("sink: kill -9, static member", rounds, "kafka.group_instance_id = 'box-1'");
 }
 
 #[test]
