@@ -21,6 +21,8 @@ pub const DEPTH_MAX: usize = 1000;
 pub const REPLAY_OF: &str = "crm-replay-of";
 /// Header that names the journal (`journal_info.journal_id`) whose row `crm-replay-of` is.
 pub const REPLAY_JOURNAL: &str = "crm-replay-journal";
+/// The header with the place that row's record had in Kafka.
+pub const REPLAY_POSITION: &str = "crm-replay-position";
 /// What every header added by a replay begins with.
 pub const REPLAY_PREFIX: &str = "crm-replay-";
 
@@ -84,6 +86,11 @@ impl Headers {
             return None;
         }
         self.last(REPLAY_OF)?.parse().ok()
+    }
+
+    /// Where the record stood that this one is a replay of: `topic/partition/offset`.
+    pub fn replay_position(&self) -> Option<&str> {
+        self.last(REPLAY_POSITION)
     }
 
     fn last(&self, name: &str) -> Option<&str> {

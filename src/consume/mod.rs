@@ -47,7 +47,7 @@ const QUEUE_PATIENCE: Duration = Duration::from_millis(250);
 /// this box the file is what counts.
 const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// How long asking for the paused partitions' ends may hold up polling.
-const WATERMARKS: Duration = Duration::from_secs(1);
+const WATERMARKS: Duration = Duration::from_millis(250);
 /// How long to wait before a client that broke for good is replaced.
 const RECREATE_AFTER: Duration = Duration::from_secs(5);
 
@@ -118,8 +118,7 @@ impl Consume {
             }
             let now = Instant::now();
             if now >= begin_due {
-                self.begin_waiting();
-                begin_due = now + resume::BEGIN_EVERY;
+                begin_due = now + self.begin_waiting();
             }
             if now >= check_due {
                 self.check_topics();

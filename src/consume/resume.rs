@@ -16,11 +16,15 @@ use crate::queue::{Item, Partition, Sighting};
 use crate::store::{StoreError, StoredPosition};
 
 /// How often waiting partitions are looked at.
-pub const BEGIN_EVERY: Duration = Duration::from_millis(100);
+const BEGIN_EVERY: Duration = Duration::from_millis(100);
+/// … where file or broker did not answer: the other partitions are read meanwhile.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 /// How often the topics are asked for their ids: a topic that was deleted and created again is noticed this late.
 pub const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long one question to the broker may hold up polling.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// … one that only the leader of a partition can answer, which may be away while the others are well.
+const LEADER_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the broker's log must have been shorter than the file before that is believed: a new leader knows its own
 /// end only after a moment.
 const DOUBT: Duration = Duration::from_secs(10);
@@ -57,32 +61,43 @@ impl Consume {
     }
 
     /// Begins those that wait and can: what is in flight is durable, nobody halted them, the queue has a place, and
-    /// file and broker answer. The others go on waiting.
-    pub fn begin_waiting(&self) {
+    /// file and broker answer. The others go on waiting. When to look again.
+    pub fn begin_waiting(&self) -> Duration {
         self.stop_interrupted();
-        let waiting: Vec<Partition> = {
+        let mut waiting: Vec<Partition> = {
             let intake = self.intake();
             if intake.paused {
-                return;
+                return BEGIN_EVERY;
             }
             let is_ready = |partition: &Partition| !self.shared.durable.is_halted(partition);
             let waiting = intake.assigned.iter().filter(|(_, assigned)| assigned.reading.is_none());
             waiting.map(|(partition, _)| partition.clone()).filter(is_ready).collect()
         };
         if waiting.is_empty() || !self.is_durable(&waiting) {
-            return;
+            return BEGIN_EVERY;
         }
+        // One whose leader is away must not keep the same others waiting each time.
+        fastrand::shuffle(&mut waiting);
         let deadline = Instant::now() + PATIENCE;
-        let begun = self.facts(&waiting, deadline).map_err(|error| error.to_string()).and_then(|facts| {
-            let own = self.shared.readers.member_id().map_err(|error| error.to_string())?;
-            for (partition, facts) in facts {
-                self.begin(&own, &partition, &facts).map_err(|error| error.to_string())?;
+        match self.begin_known(&waiting, deadline) {
+            Ok(()) => BEGIN_EVERY,
+            Err(error) => {
+                tracing::debug!(consumer = self.name, error, "cannot tell yet where to read on; asking again");
+                BEGIN_AGAIN
             }
-            Ok(())
-        });
-        if let Err(error) = begun {
-            tracing::debug!(consumer = self.name, error, "cannot tell yet where to read on; asking again");
         }
+    }
+
+    fn begin_known(&self, waiting: &[Partition], deadline: Instant) -> Result<(), String> {
+        let facts = self.facts(waiting, deadline).map_err(|error| error.to_string())?;
+        let own = self.shared.readers.member_id().map_err(|error| error.to_string())?;
+        for (partition, facts) in &facts {
+            self.begin(&own, partition, facts).map_err(|error| error.to_string())?;
+        }
+        if facts.len() < waiting.len() {
+            return Err(format!("{} partitions have no leader that answers", waiting.len() - facts.len()));
+        }
+        Ok(())
     }
 
     /// What is in flight of a partition that the writer does not take is read again when it begins.
@@ -129,7 +144,8 @@ impl Consume {
         let mut facts = Vec::new();
         for partition in partitions {
             let Some(topic_id) = ids.get(&*partition.0) else { continue };
-            let Ok((low, high)) = self.consumer.fetch_watermarks(&partition.0, partition.1, left()) else { break };
+            let patience = left().min(LEADER_PATIENCE);
+            let Ok((low, high)) = self.consumer.fetch_watermarks(&partition.0, partition.1, patience) else { break };
             let ledger = ledgers.remove(&(&*partition.0, partition.1));
             facts.push((partition.clone(), Facts { low, high, topic_id: topic_id.clone(), ledger }));
         }

@@ -13,7 +13,7 @@ use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerConte
 use rdkafka::statistics::Statistics;
 
 use crate::config::Config;
-use crate::event::{Bytes, Headers, REPLAY_JOURNAL, REPLAY_OF, REPLAY_PREFIX};
+use crate::event::{Bytes, Headers, REPLAY_JOURNAL, REPLAY_OF, REPLAY_POSITION, REPLAY_PREFIX};
 use crate::metrics::Metrics;
 use crate::store::EventDetail;
 
@@ -183,7 +183,7 @@ fn replay_headers(event: &EventDetail, journal_id: &str, now: Timestamp) -> Resu
     for (name, value) in [
         (REPLAY_OF, event.id.to_string()),
         (REPLAY_JOURNAL, journal_id.to_owned()),
-        ("crm-replay-position", format!("{}/{}/{}", event.topic, event.kafka_partition, event.kafka_offset)),
+        (REPLAY_POSITION, format!("{}/{}/{}", event.topic, event.kafka_partition, event.kafka_offset)),
         ("crm-replay-at", now.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00").to_string()),
     ] {
         headers.0.push((Bytes(name.into()), Some(Bytes(value.into()))));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::coverage::{Log, Logs, Ranges};
 use super::{BUSY_TIMEOUT, Occasion, StoreError, open_for_writing, overlap, settle};
@@ -526,10 +526,23 @@ impl Rows<'_> {
             key(record),
             headers(record),
             record.timestamp_ms,
-            record.headers.replay_of(self.journal_id),
+            self.replay_of(record)?,
             epoch,
         ])?;
         Ok(())
+    }
+
+    /// The row that the record is a replay of. In a file that was restored from a backup another event may have got
+    /// that row's number since: then it is none.
+    fn replay_of(&self, record: &Record) -> rusqlite::Result<Option<i64>> {
+        let (Some(id), Some(place)) = (record.headers.replay_of(self.journal_id), record.headers.replay_position())
+        else {
+            return Ok(None);
+        };
+        let sql = "SELECT topic || '/' || kafka_partition || '/' || kafka_offset = ?2 FROM event_journal WHERE id = ?1";
+        let same: Option<bool> =
+            self.connection.prepare_cached(sql)?.query_row((id, place), |row| row.get(0)).optional()?;
+        Ok((same != Some(false)).then_some(id))
     }
 
     fn insert_dead_letter(&self, letter: &DeadLetter, epoch: i64) -> Result<(), Failure> {
@@ -691,6 +704,26 @@ mod tests {
         assert_eq!(ranges(&writer), ["0: 0-2 held 2", "0: 4-4 recreated 0", "1: 0-5 now 5"]);
         let indexes = "SELECT count(*) FROM sqlite_master WHERE name LIKE '%overlap'";
         assert_eq!(writer.connection.query_row(indexes, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_replay_names_its_row_only_if_that_is_still_the_same_event() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = writer(&folder);
+        let text = |text: &str| crate::event::Bytes(text.as_bytes().to_vec());
+        let replay = |offset: i64, of: &str, place: &str| {
+            let Item::Event(mut event) = event(offset) else { unreachable!("it is made as an event") };
+            let headers =
+                [("crm-replay-of", of), ("crm-replay-journal", &writer.journal_id), ("crm-replay-position", place)];
+            event.record.headers = Headers(headers.map(|(name, value)| (text(name), Some(text(value)))).to_vec());
+            Item::Event(event)
+        };
+        // Row 1 is what it was; row 2 got its number after the file was restored; row 9 was deleted since.
+        let replays = [replay(2, "1", "leads/0/0"), replay(3, "2", "leads/0/700"), replay(4, "9", "leads/0/9")];
+        fates(&mut writer, &[begin(0, 0, None), event(0), event(1)]);
+        fates(&mut writer, &replays);
+        let sql = "SELECT group_concat(coalesce(replay_of, '-'), ' ') FROM (SELECT * FROM event_journal ORDER BY id)";
+        assert_eq!(writer.connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap(), "- - 1 - 9");
     }
 
     #[test]

@@ -217,16 +217,18 @@ fn follow_the_page(bootstrap: &str) {
     }
 
     for number in 3..=59 {
-        sender.queue_event(if number % 2 == 0 { JOBS } else { LEADS }, "acme", number);
+        // The page replays event 5 and prints its topic.
+        let is_first = number < 13;
+        sender.queue_event(if number % 2 == 0 && !is_first { JOBS } else { LEADS }, "acme", number);
         sender.flush();
+        if number == 12 {
+            sink.await_events(11);
+        }
     }
     sender.send(&Record { topic: LEADS, value: Some(b"{\"tenant_id\":\"acme\",\"a\":"), ..Record::default() });
     eventually("all are stored", || sink.events() == 58 && sink.dead_letters() == 2);
     send_event(&sender, JOBS, 60);
     sink.await_events(59);
-    // The page replays event 5 and prints its topic, whatever order the partitions came in.
-    let swap = "UPDATE event_journal SET topic = 'apexflow.leads.created', kafka_partition = 0 WHERE id = 5";
-    assert!(sink.sql(swap).status.success());
     eventually("the lag is shown", || sink.metrics_text().contains("crm_events_consumer_lag{"));
     for block in rest {
         reader.read(block);
