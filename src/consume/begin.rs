@@ -185,4 +185,106 @@ mod tests {
         let new_log = NewLog { reason: GapReason::Truncated, old_end: 50, compare_from: 0 };
         assert_eq!((begin.at.offset, begin.epoch, begin.new_log), (0, 1, Some(new_log)));
     }
+
+    /// One step in the life of a partition that three boxes share.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A member gets the partition, reads so many records, and gives it up in order.
+        Read { member: usize, records: i64 },
+        /// … or dies after its file's commit and before Kafka's.
+        Die { member: usize, records: i64 },
+        /// A member's file is put back to what it was so many steps ago.
+        Restore { member: usize, steps: usize },
+    }
+
+    fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+        use proptest::prelude::*;
+        prop_oneof![
+            4 => (0..3_usize, 0..40_i64).prop_map(|(member, records)| Step::Read { member, records }),
+            1 => (0..3_usize, 1..40_i64).prop_map(|(member, records)| Step::Die { member, records }),
+            1 => (0..3_usize, 1..6_usize).prop_map(|(member, steps)| Step::Restore { member, steps }),
+        ]
+    }
+
+    /// A member's file: where it reads on, and the offsets it holds.
+    #[derive(Debug, Clone, Default)]
+    struct File {
+        next_offset: Option<i64>,
+        held: Vec<i64>,
+        explained: Vec<i64>,
+    }
+
+    const END: i64 = 300;
+
+    /// `member` reads up to `records` records; the ledger after it, if that was committed.
+    fn read_on(file: &mut File, member: usize, records: i64, group: Option<&Ledger>) -> Option<Ledger> {
+        let own = format!("member-{member}");
+        let facts = Facts { ledger: group.cloned(), ..facts(0, END) };
+        let mut left = records;
+        let mut ledger = None;
+        loop {
+            let before = file.next_offset.map(stored);
+            let at = Position { topic: "leads".into(), partition: 0, offset: 0 };
+            let Decision::Read { begin, until } = decide(&own, &at, before.as_ref(), &facts, false) else {
+                panic!("the log never shrinks")
+            };
+            let from = before.map_or(0, |stored| stored.next_offset);
+            let explained: Vec<i64> = begin.gaps.iter().flat_map(|gap| gap.first_offset..gap.next_offset).collect();
+            assert_eq!(explained, (from..begin.at.offset).collect::<Vec<_>>(), "every offset passed over is explained");
+            file.explained.extend(explained);
+            let end = until.unwrap_or(END).min(begin.at.offset + left);
+            file.held.extend(begin.at.offset..end);
+            left -= end - begin.at.offset;
+            file.next_offset = Some(end);
+            let known = facts.ledger.as_ref();
+            let began = known.map_or(begin.at.offset, |ledger| ledger.end.max(begin.at.offset));
+            let continued = Ledger::continued(known, "t1", &own, began);
+            if end >= continued.end {
+                ledger = Some(Ledger { end, ..continued });
+            }
+            if until != Some(end) || left == 0 {
+                return ledger.or_else(|| group.cloned());
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_happens_to_a_group_no_record_is_missing_and_only_a_death_doubles(steps in proptest::collection::vec(step(), 1..25)) {
+            let mut files = vec![File::default(); 3];
+            let mut history: Vec<Vec<File>> = vec![files.clone()];
+            let mut group: Option<Ledger> = None;
+            for step in &steps {
+                match step {
+                    Step::Read { member, records } => {
+                        group = read_on(&mut files[*member], *member, *records, group.as_ref());
+                    }
+                    Step::Die { member, records } => {
+                        read_on(&mut files[*member], *member, *records, group.as_ref());
+                    }
+                    Step::Restore { member, steps } => {
+                        let then = history.len().saturating_sub(*steps).min(history.len() - 1);
+                        files[*member] = history[then][*member].clone();
+                    }
+                }
+                history.push(files.clone());
+            }
+            // Everybody gets the partition once more: a restored file is refilled by its own box only.
+            for (member, file) in files.iter_mut().enumerate() {
+                group = read_on(file, member, END, group.as_ref());
+            }
+            for file in &files {
+                let mut once = file.held.clone();
+                once.dedup();
+                proptest::prop_assert!(once.is_sorted() && once.len() == file.held.len(), "within a file a record stands once");
+                proptest::prop_assert_eq!(file.held.len() + file.explained.len(), file.next_offset.unwrap_or(0) as usize);
+            }
+            let count = |offset: i64| files.iter().filter(|file| file.held.contains(&offset)).count();
+            let died = steps.iter().any(|step| matches!(step, Step::Die { .. }));
+            for offset in 0..END {
+                proptest::prop_assert!(count(offset) >= 1, "{} is missing", offset);
+                proptest::prop_assert!(died || count(offset) == 1, "{} is doubled", offset);
+            }
+        }
+    }
 }

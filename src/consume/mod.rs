@@ -98,7 +98,8 @@ impl Consume {
     }
 
     fn poll_until_stopped(&self) -> Result<(), KafkaError> {
-        let (mut commit_due, mut begin_due, mut check_due) = (Instant::now(), Instant::now(), Instant::now());
+        let (mut commit_due, mut check_due) = (Instant::now(), Instant::now());
+        let mut attempts = resume::Attempts::new(Instant::now());
         while !self.shared.shutdown.has_begun() {
             let patience = self.intake().poll_patience();
             let polled = self.consumer.poll(patience);
@@ -116,10 +117,8 @@ impl Consume {
             if self.is_due(more) {
                 self.hand_over();
             }
+            self.begin_waiting(&mut attempts);
             let now = Instant::now();
-            if now >= begin_due {
-                begin_due = now + self.begin_waiting();
-            }
             if now >= check_due {
                 self.check_topics();
                 check_due = now + resume::CHECK_EVERY;

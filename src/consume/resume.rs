@@ -21,6 +21,8 @@ const BEGIN_EVERY: Duration = Duration::from_millis(100);
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 /// How often the topics are asked for their ids: a topic that was deleted and created again is noticed this late.
 pub const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// For how long that is no news: a rebalance or a change of leader takes a moment.
+const BEGIN_SILENTLY: Duration = Duration::from_secs(5);
 /// How long one question to the broker may hold up polling.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// … one that only the leader of a partition can answer, which may be away while the others are well.
@@ -28,6 +30,18 @@ const LEADER_PATIENCE: Duration = Duration::from_millis(250);
 /// How long the broker's log must have been shorter than the file before that is believed: a new leader knows its own
 /// end only after a moment.
 const DOUBT: Duration = Duration::from_secs(10);
+
+/// When partitions that wait were looked at.
+pub struct Attempts {
+    due: Instant,
+    failing_since: Option<Instant>,
+}
+
+impl Attempts {
+    pub fn new(now: Instant) -> Attempts {
+        Attempts { due: now, failing_since: None }
+    }
+}
 
 impl Consume {
     /// Stops reading `partitions`; they begin again when what is in flight of them is durable.
@@ -61,31 +75,41 @@ impl Consume {
     }
 
     /// Begins those that wait and can: what is in flight is durable, nobody halted them, the queue has a place, and
-    /// file and broker answer. The others go on waiting. When to look again.
-    pub fn begin_waiting(&self) -> Duration {
+    /// file and broker answer. The others go on waiting; `attempts` knows since when, and when to look again.
+    pub fn begin_waiting(&self, attempts: &mut Attempts) {
+        let now = Instant::now();
+        if now < attempts.due {
+            return;
+        }
         self.stop_interrupted();
-        let mut waiting: Vec<Partition> = {
-            let intake = self.intake();
-            if intake.paused {
-                return BEGIN_EVERY;
+        let mut waiting = self.ready_to_begin();
+        // One whose leader is away must not keep the same others waiting each time.
+        fastrand::shuffle(&mut waiting);
+        let begun = if waiting.is_empty() { Ok(()) } else { self.begin_known(&waiting, now + PATIENCE) };
+        attempts.due = Instant::now() + if begun.is_ok() { BEGIN_EVERY } else { BEGIN_AGAIN };
+        let part = format!("{} begin", self.name);
+        match begun {
+            Ok(()) if attempts.failing_since.take().is_some() => self.shared.health.well(&part),
+            Ok(()) => {}
+            Err(error) => {
+                let since = *attempts.failing_since.get_or_insert(now);
+                if since.elapsed() >= BEGIN_SILENTLY {
+                    let reason =
+                        format!("{} partitions are not read: cannot tell yet where to read on: {error}", waiting.len());
+                    self.shared.health.fault(&part, reason);
+                }
             }
-            let is_ready = |partition: &Partition| !self.shared.durable.is_halted(partition);
+        }
+    }
+
+    fn ready_to_begin(&self) -> Vec<Partition> {
+        let waiting: Vec<Partition> = {
+            let intake = self.intake();
+            let is_ready = |partition: &Partition| !intake.paused && !self.shared.durable.is_halted(partition);
             let waiting = intake.assigned.iter().filter(|(_, assigned)| assigned.reading.is_none());
             waiting.map(|(partition, _)| partition.clone()).filter(is_ready).collect()
         };
-        if waiting.is_empty() || !self.is_durable(&waiting) {
-            return BEGIN_EVERY;
-        }
-        // One whose leader is away must not keep the same others waiting each time.
-        fastrand::shuffle(&mut waiting);
-        let deadline = Instant::now() + PATIENCE;
-        match self.begin_known(&waiting, deadline) {
-            Ok(()) => BEGIN_EVERY,
-            Err(error) => {
-                tracing::debug!(consumer = self.name, error, "cannot tell yet where to read on; asking again");
-                BEGIN_AGAIN
-            }
-        }
+        if self.is_durable(&waiting) { waiting } else { Vec::new() }
     }
 
     fn begin_known(&self, waiting: &[Partition], deadline: Instant) -> Result<(), String> {

@@ -744,13 +744,15 @@ mod tests {
         let dead = DeadLettered(Reason::NotJson);
         let poisoned = [begin(0, 0, None), bad(0), bad(1), bad(2), event(3)];
         assert_eq!(fates(&mut writer, &poisoned), [Skipped, dead, dead, dead, Withheld]);
-        writer.reopen(true).unwrap();
-        assert_eq!(writer.halted().len(), 1);
         assert_eq!(fates(&mut writer, &[event(4)]), [Withheld]);
         assert_eq!(writer.resume(|_| true).unwrap().len(), 1);
         assert_eq!(fates(&mut writer, &[event(5)]), [Withheld], "it was read before the halt was known");
         assert_eq!(fates(&mut writer, &[begin(3, 0, None), event(3)]), [Skipped, Journaled]);
         assert_eq!(ranges(&writer), ["0: 0-4 now 1"]);
+        fates(&mut writer, &[bad(4), bad(5), bad(6)]);
+        writer.reopen(true).unwrap();
+        assert_eq!(writer.halted().len(), 1, "it outlives the process");
+        assert_eq!(fates(&mut writer, &[begin(7, 0, None), event(7)]), [Skipped, Withheld]);
     }
 
     #[test]
