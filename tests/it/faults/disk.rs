@@ -43,7 +43,7 @@ pub fn strace_arguments(delay_us: u32) -> Vec<String> {
 }
 
 /// What a trace says of the files `journal.db…` in `folder`, in order. The shared memory beside the journal and the
-/// lock file hold nothing that must last.
+/// lock file hold nothing that must last: the box's name stands in the journal as well.
 pub fn read_trace(trace: &Path, folder: &Path) -> Vec<Event> {
     let mut events = Vec::new();
     let mut unfinished: BTreeMap<String, String> = BTreeMap::new();
