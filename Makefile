@@ -24,6 +24,8 @@ faults:
 	rm -f "$${CARGO_TARGET_DIR:-target}/faults.tsv"
 	FAULT_ROUNDS=200 FAULT_CUTS=500 FAULT_REPEATS=10 FAULT_ERRORS=56 \
 	    cargo test --locked --test it -- faults:: --test-threads 2
+	cargo test --locked --test it -- corruption:: durability:: coverage:: --test-threads 2
+	PROPTEST_CASES=5000 cargo test --locked --lib
 	@printf 'fault\ttimes\trecords\tlost\tdoubled\tseconds to recover, median\tlongest\n' | \
 	    cat - "$${CARGO_TARGET_DIR:-target}/faults.tsv" | column -t -s '	'
 

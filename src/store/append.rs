@@ -236,6 +236,16 @@ impl Writer {
         sightings: &[(Partition, Sighting)],
         now: Timestamp,
     ) -> Result<Appended, StoreError> {
+        let ended = self.of_ended_logs(items);
+        if !ended.is_empty() {
+            let live: Vec<Item> =
+                (0..).zip(items).filter(|(n, _)| !ended.contains(n)).map(|(_, i)| i.clone()).collect();
+            let mut appended = self.append(&live, sightings, now)?;
+            let mut fates = appended.fates.into_iter();
+            let fate = |n| if ended.contains(&n) { Some(Fate::Skipped) } else { fates.next() };
+            appended.fates = (0..items.len()).filter_map(fate).collect();
+            return Ok(appended);
+        }
         for isolation in [Isolation::None, Isolation::Savepoint] {
             match self.transaction(items, sightings, now, isolation) {
                 Ok(appended) => return Ok(appended),
@@ -252,6 +262,21 @@ impl Writer {
             all.halted.extend(alone.halted);
         }
         Ok(all)
+    }
+
+    /// The items of a log that has ended, by a later item that was carried out already: the call is repeated. By the
+    /// new log's offsets they would look new.
+    fn of_ended_logs(&self, items: &[Item]) -> HashSet<usize> {
+        let mut ended = HashSet::new();
+        for (number, item) in items.iter().enumerate() {
+            let Item::Begin(begin) = item else { continue };
+            let partition = item.partition();
+            let is_done = self.logs.get(&partition).is_some_and(|log| log.at.epoch >= begin.epoch);
+            if begin.new_log.is_some() && is_done {
+                ended.extend((0..number).filter(|before| items[*before].partition() == partition));
+            }
+        }
+        ended
     }
 
     fn append_alone(
@@ -765,5 +790,93 @@ mod tests {
         assert_eq!(writer.connection.query_row(pruned, [], |row| row.get::<_, String>(0)).unwrap(), "1 1");
         fates(&mut writer, &[event(11)]);
         assert_eq!(writer.connection.query_row(pruned, [], |row| row.get::<_, String>(0)).unwrap(), "1 1");
+    }
+
+    /// What a consumer may hand over next.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Events(u8),
+        Bad,
+        NotDelivered(u8),
+        /// Records go missing between two others.
+        Jump(u8),
+        /// Retention passed by.
+        Expired(u8),
+        Recreated,
+    }
+
+    fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+        use proptest::prelude::*;
+        prop_oneof![
+            6 => (1..20_u8).prop_map(Step::Events),
+            2 => Just(Step::Bad),
+            2 => (1..4_u8).prop_map(Step::NotDelivered),
+            1 => (1..9_u8).prop_map(Step::Jump),
+            1 => (1..9_u8).prop_map(Step::Expired),
+            1 => Just(Step::Recreated),
+        ]
+    }
+
+    fn items(steps: &[Step]) -> Vec<Item> {
+        let mut items = vec![begin(0, 0, None)];
+        let (mut next, mut epoch) = (0, 0);
+        for step in steps {
+            match *step {
+                Step::Events(count) => items.extend((next..next + i64::from(count)).map(event)),
+                Step::Bad => items.push(bad(next)),
+                Step::NotDelivered(count) => {
+                    let at = Position { topic: "leads".into(), partition: 0, offset: next };
+                    items.push(Item::NotDelivered { at, next_offset: next + i64::from(count) });
+                }
+                Step::Jump(_) => {}
+                Step::Expired(count) => {
+                    let (first_offset, next_offset) = (next, next + i64::from(count));
+                    let gap = Gap { first_offset, next_offset, reason: GapReason::Expired, detail: None };
+                    let at = Position { topic: "leads".into(), partition: 0, offset: next_offset };
+                    items.push(Item::Begin(Begin { at, epoch, topic_id: None, new_log: None, gaps: vec![gap] }));
+                }
+                Step::Recreated => {
+                    epoch += 1;
+                    let new_log = NewLog { reason: GapReason::Recreated, old_end: next, compare_from: next };
+                    items.push(begin(0, epoch, Some(new_log)));
+                }
+            }
+            next = match *step {
+                Step::Recreated => 0,
+                Step::Bad => next + 1,
+                Step::Events(n) | Step::NotDelivered(n) | Step::Jump(n) | Step::Expired(n) => next + i64::from(n),
+            };
+        }
+        items
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_ranges_have_no_holes_and_say_what_the_rows_are(
+            steps in proptest::collection::vec(step(), 1..20),
+            cuts in proptest::collection::vec(1..9_usize, 1..60),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut writer = writer(&folder);
+            let items = items(&steps);
+            let (mut rest, mut cuts) = (&items[..], cuts.into_iter().cycle());
+            while !rest.is_empty() {
+                let (batch, after) = rest.split_at(cuts.next().unwrap_or(1).min(rest.len()));
+                writer.append(batch, &[], Timestamp::now()).unwrap();
+                // The outcome was not known, so it is tried once more.
+                writer.append(batch, &[], Timestamp::now()).unwrap();
+                rest = after;
+            }
+            let holes = "SELECT count(*) FROM (SELECT first_offset, lag(next_offset, 1, 0) OVER (PARTITION BY epoch ORDER BY first_offset, next_offset) AS before \
+                FROM (SELECT epoch, first_offset, next_offset FROM kafka_range UNION ALL SELECT epoch, first_offset, next_offset FROM kafka_position)) \
+                WHERE first_offset <> before";
+            proptest::prop_assert_eq!(writer.connection.query_row(holes, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+            let audit = super::super::audit(&folder.path().join("journal.db")).unwrap();
+            proptest::prop_assert!(audit.findings.is_empty(), "{:?}", audit.findings);
+            let records = items.iter().filter(|item| item.record().is_some()).count() as i64;
+            let held: i64 = audit.logs.iter().map(|log| log.stored + log.dead_lettered).sum();
+            let halted = audit.logs.iter().any(|log| log.halted.is_some());
+            proptest::prop_assert!(held == records || halted, "{held} of {records}");
+        }
     }
 }

@@ -168,6 +168,7 @@ impl Ranges<'_> {
                 epoch: begin.epoch,
                 verified_offset: new_log.compare_from,
                 compare_until: log.at.next_offset,
+                halted: log.at.halted.clone(),
                 ..StoredPosition::default()
             };
             if log.compares() {

@@ -228,6 +228,10 @@ impl Write {
 
     fn obey(&mut self, order: Order) {
         let Order::Resume { topic, partition, answer } = order;
+        if !self.is_ready() {
+            // The answer is dropped with the order, which tells whoever asked.
+            return;
+        }
         let is_meant = |(t, p): &Partition| {
             topic.as_ref().is_none_or(|topic| **topic == **t) && partition.is_none_or(|number| number == *p)
         };
@@ -242,7 +246,6 @@ impl Write {
                 // Whoever asked may have given up.
                 answer.send(resumed).ok();
             }
-            // The answer is dropped with the order, which tells whoever asked.
             Err(error) => self.fault(error),
         }
     }
