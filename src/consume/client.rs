@@ -133,7 +133,7 @@ impl Context {
         let began = {
             let mut intake = self.intake();
             let Some(assigned) = intake.assigned.get_mut(partition) else { return };
-            (assigned.end_seen, assigned.low_seen) = (Some(high), low);
+            assigned.end_seen = Some(high);
             assigned.reading.as_ref().map(|reading| reading.from)
         };
         let stored = || self.shared.readers.position(&partition.0, partition.1).ok().flatten();

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::Message;
+use rdkafka::message::BorrowedMessage;
+
 use super::ledger::Ledger;
 use super::{Shared, item, record};
 use crate::event::Position;
 use crate::metrics::Metrics;
 use crate::queue::{Batch, Item, Partition, Sighting};
-use rdkafka::Message;
-use rdkafka::message::BorrowedMessage;
 
 /// A partition that the group gave to this consumer.
 #[derive(Debug, Default)]
@@ -21,7 +22,6 @@ pub struct Assigned {
     pub doubted_since: Option<Instant>,
     /// The broker's log ended there when it was last asked, for the lag.
     pub end_seen: Option<i64>,
-    pub low_seen: i64,
     /// The topic was known to be the same at that time.
     pub sighting: Option<Sighting>,
     /// Offset after the last record handed to the writer.

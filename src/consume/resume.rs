@@ -200,7 +200,7 @@ impl Consume {
         let ledger = Ledger::continued(ledger_before, topic_id.as_deref().unwrap_or_default(), own, from);
         assigned.reading = Some(Reading { from: offset, expected: offset, until, topic_id, ledger });
         (assigned.doubted_since, assigned.committed) = (None, None);
-        (assigned.end_seen, assigned.low_seen) = (Some(facts.high), facts.low);
+        assigned.end_seen = Some(facts.high);
         assigned.sighting = Some(Sighting { verified_offset: offset, end_seen: facts.high });
         intake.batch.push(Item::Begin(begin));
         self.shared.watermarks.set(&partition.0, partition.1, facts.low, facts.high);
