@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
@@ -182,7 +182,8 @@ impl ClientContext for Context {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(consumer = self.name, facility, "{message}");
             }
-            RDKafkaLogLevel::Warning if facility != "FAIL" => {
+            // The callback says it, and it is tried again.
+            RDKafkaLogLevel::Warning if facility != "FAIL" && facility != "COMMITFAIL" => {
                 tracing::warn!(consumer = self.name, facility, "{message}");
             }
             _ => tracing::debug!(consumer = self.name, facility, "{message}"),
@@ -239,5 +240,19 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Context>, event: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         super::rebalance::handle(self, consumer, event, partitions);
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            // While the group shares its partitions out anew: committed again at the next turn.
+            tracing::debug!(consumer = self.name, %error, "offsets not committed to Kafka");
+            let mut intake = self.intake();
+            for element in offsets.elements() {
+                let partition = (intake.topic(element.topic()), element.partition());
+                if let Some(assigned) = intake.assigned.get_mut(&partition) {
+                    assigned.committed = None;
+                }
+            }
+        }
     }
 }

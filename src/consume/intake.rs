@@ -24,6 +24,8 @@ pub struct Assigned {
     pub end_seen: Option<i64>,
     /// The topic was known to be the same at that time.
     pub sighting: Option<Sighting>,
+    /// Since it first began: what is committed to Kafka along with the offset, once that is past the ledger's end.
+    pub ledger: Option<Ledger>,
     /// Offset after the last record handed to the writer.
     pub sent: Option<i64>,
     pub committed: Option<i64>,
@@ -38,8 +40,6 @@ pub struct Reading {
     /// Where another member's offsets begin.
     pub until: Option<i64>,
     pub topic_id: Option<String>,
-    /// What is committed to Kafka along with the offset, once that is past the ledger's end.
-    pub ledger: Ledger,
 }
 
 /// Kafka's rebalance callback, which runs inside a poll, hands the batch over as well: hence behind a lock, which

@@ -184,7 +184,7 @@ impl Consume {
     /// Tells Kafka's group what is durable here.
     fn commit(&self) {
         let mut intake = self.intake();
-        let offsets = to_commit(&intake, &self.shared.durable, |_| true);
+        let offsets = to_commit(&intake, &self.shared.durable, Commit::Changes);
         if offsets.count() == 0 {
             return;
         }
@@ -199,24 +199,39 @@ impl Consume {
     /// the records still and the next start reads them again.
     fn finish(self) {
         let patience = self.shared.config.shutdown_timeout / 2;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + patience + patience / 2;
         let in_flight = {
             let mut intake = self.intake();
             if !intake.batch.items.is_empty() && !intake.offer(&self.shared, patience) {
                 let records = intake.batch.items.len();
                 tracing::warn!(records, "stopped with records in hand; Kafka still has them");
             }
+            self.set_paused(&intake, true);
             let partitions: Vec<Partition> = intake.assigned.keys().cloned().collect();
             intake.in_flight(&partitions)
         };
-        if !self.shared.durable.wait_for(&in_flight, deadline) {
-            return;
+        if self.shared.durable.wait_for(&in_flight, deadline) {
+            self.commit_last(deadline);
         }
-        let offsets = to_commit(&self.intake(), &self.shared.durable, |_| true);
-        if offsets.count() > 0
-            && let Err(error) = broker::commit(self.consumer.client(), &offsets, patience)
-        {
-            tracing::debug!(consumer = self.name, %error, "offsets not committed to Kafka");
+    }
+
+    /// The next owner goes on where the group is. While the group shares its partitions out anew it takes no offsets;
+    /// that is over after some polls. What still comes meanwhile is not taken.
+    fn commit_last(&self, deadline: Instant) {
+        loop {
+            let offsets = to_commit(&self.intake(), &self.shared.durable, Commit::Everything);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if offsets.count() == 0 {
+                return;
+            }
+            match broker::commit(self.consumer.client(), &offsets, left) {
+                Ok(()) => return,
+                Err(error) if Instant::now() >= deadline => {
+                    tracing::warn!(consumer = self.name, %error, "Kafka's group was not told the last offsets; another member may store some records again");
+                    return;
+                }
+                Err(_) => drop(self.consumer.poll(POLL)),
+            }
         }
     }
 
@@ -232,18 +247,31 @@ fn is_out_of_range(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// What is durable and not committed yet, with the ledger. An offset before the one that the group had already is not
-/// committed: this file only catches up with what the group knows.
-fn to_commit(intake: &Intake, durable: &Durable, is_meant: impl Fn(&Partition) -> bool) -> TopicPartitionList {
+/// Which offsets a commit is about.
+#[derive(Clone, Copy)]
+enum Commit<'a> {
+    /// Those that changed. Kafka may not have answered the last commit yet.
+    Changes,
+    Everything,
+    EverythingOf(&'a [Partition]),
+}
+
+/// What is durable, with the ledger. An offset before the one that the group had already is not committed: this file
+/// only catches up with what the group knows.
+fn to_commit(intake: &Intake, durable: &Durable, what: Commit) -> TopicPartitionList {
     let mut offsets = TopicPartitionList::new();
-    for (partition, assigned) in intake.assigned.iter().filter(|(partition, _)| is_meant(partition)) {
-        let Some(reading) = assigned.reading.as_ref().filter(|_| assigned.sent.is_some()) else { continue };
-        let Some(next_offset) = durable.next_offset(partition) else { continue };
-        if assigned.committed == Some(next_offset) || next_offset < reading.ledger.end {
+    for (partition, assigned) in &intake.assigned {
+        let (Some(ledger), Some(next_offset)) = (&assigned.ledger, durable.next_offset(partition)) else { continue };
+        let is_meant = match what {
+            Commit::Changes => assigned.committed != Some(next_offset),
+            Commit::Everything => true,
+            Commit::EverythingOf(partitions) => partitions.contains(partition),
+        };
+        if !is_meant || next_offset < ledger.end {
             continue;
         }
         let mut element = offsets.add_partition(&partition.0, partition.1);
-        element.set_metadata(reading.ledger.text());
+        element.set_metadata(ledger.text());
         element.set_offset(Offset::Offset(next_offset)).expect("an offset from Kafka is a valid offset");
     }
     offsets

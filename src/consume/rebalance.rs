@@ -10,7 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::Context;
 use super::intake::Assigned;
-use super::{broker, to_commit};
+use super::{Commit, broker, to_commit};
 use crate::queue::Partition;
 
 /// How long a revoked partition's records may take to become durable. What does not is dropped here and read by the
@@ -72,7 +72,7 @@ fn revoke(context: &Context, consumer: &BaseConsumer<Context>, partitions: &mut 
         durable.withdraw(&revoked);
     }
     if !consumer.assignment_lost() {
-        let offsets = to_commit(&context.intake(), durable, |partition| revoked.contains(partition));
+        let offsets = to_commit(&context.intake(), durable, Commit::EverythingOf(&revoked));
         if offsets.count() > 0
             && let Err(error) = broker::commit(consumer.client(), &offsets, COMMIT)
         {

@@ -198,7 +198,8 @@ impl Consume {
         let ledger_before = facts.ledger.as_ref().filter(|_| begin.new_log.is_none());
         let from = ledger_before.map_or(offset, |ledger| ledger.end.max(offset));
         let ledger = Ledger::continued(ledger_before, topic_id.as_deref().unwrap_or_default(), own, from);
-        assigned.reading = Some(Reading { from: offset, expected: offset, until, topic_id, ledger });
+        assigned.reading = Some(Reading { from: offset, expected: offset, until, topic_id });
+        assigned.ledger = Some(ledger);
         (assigned.doubted_since, assigned.committed) = (None, None);
         assigned.end_seen = Some(facts.high);
         assigned.sighting = Some(Sighting { verified_offset: offset, end_seen: facts.high });
