@@ -13,7 +13,7 @@ use super::ledger::Ledger;
 use super::{Consume, broker};
 use crate::event::Position;
 use crate::queue::{Item, Partition, Sighting};
-use crate::store::{StoreError, StoredPosition};
+use crate::store::StoredPosition;
 
 /// How often waiting partitions are looked at.
 const BEGIN_EVERY: Duration = Duration::from_millis(100);
@@ -116,7 +116,7 @@ impl Consume {
         let facts = self.facts(waiting, deadline).map_err(|error| error.to_string())?;
         let own = self.shared.readers.member_id().map_err(|error| error.to_string())?;
         for (partition, facts) in &facts {
-            self.begin(&own, partition, facts).map_err(|error| error.to_string())?;
+            self.begin(&own, partition, facts)?;
         }
         if facts.len() < waiting.len() {
             return Err(format!("{} partitions have no leader that answers", waiting.len() - facts.len()));
@@ -176,8 +176,8 @@ impl Consume {
         Ok(facts)
     }
 
-    fn begin(&self, own: &str, partition: &Partition, facts: &Facts) -> Result<(), StoreError> {
-        let stored = self.shared.readers.position(&partition.0, partition.1)?;
+    fn begin(&self, own: &str, partition: &Partition, facts: &Facts) -> Result<(), String> {
+        let stored = self.shared.readers.position(&partition.0, partition.1).map_err(|error| error.to_string())?;
         if stored.as_ref().is_some_and(|stored| stored.halted.is_some()) {
             return Ok(());
         }
@@ -187,10 +187,7 @@ impl Consume {
             self.doubt(partition, stored.as_ref(), facts);
             return Ok(());
         };
-        if let Err(error) = self.read_from(partition, begin.at.offset) {
-            tracing::debug!(consumer = self.name, %error, "not assigned any more");
-            return Ok(());
-        }
+        self.read_from(partition, begin.at.offset).map_err(|error| error.to_string())?;
         let offset = begin.at.offset;
         let mut intake = self.intake();
         let Some(assigned) = intake.assigned.get_mut(partition) else { return Ok(()) };
@@ -213,7 +210,10 @@ impl Consume {
     fn read_from(&self, (topic, partition): &Partition, offset: i64) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, *partition, Offset::Offset(offset))?;
-        self.consumer.incremental_unassign(&list)?;
+        // Where an attempt before this one got only half way it is not assigned, and that is as well.
+        if let Err(error) = self.consumer.incremental_unassign(&list) {
+            tracing::debug!(consumer = self.name, topic = &**topic, partition, %error, "was not assigned");
+        }
         self.consumer.incremental_assign(&list)?;
         self.consumer.resume(&list)
     }
