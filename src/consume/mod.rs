@@ -102,22 +102,11 @@ impl Consume {
         let mut attempts = resume::Attempts::new(Instant::now());
         while !self.shared.shutdown.has_begun() {
             let patience = self.intake().poll_patience();
-            let polled = self.consumer.poll(patience);
-            let more = polled.is_some();
-            match polled {
-                Some(Ok(message)) => {
-                    let again = self.intake().take(&message);
-                    self.wait_to_begin(again.as_slice());
-                }
-                Some(Err(fatal @ KafkaError::MessageConsumptionFatal(_))) => return Err(fatal),
-                Some(Err(KafkaError::MessageConsumption(code))) if is_out_of_range(code) => self.begin_all_again(),
-                // The context has heard of it; librdkafka goes on by itself.
-                Some(Err(_)) | None => {}
-            }
+            let more = self.poll(patience)?;
             if self.is_due(more) {
                 self.hand_over();
             }
-            self.begin_waiting(&mut attempts);
+            self.begin_waiting(&mut attempts)?;
             let now = Instant::now();
             if now >= check_due {
                 self.check_topics();
@@ -130,6 +119,23 @@ impl Consume {
             }
         }
         Ok(())
+    }
+
+    /// One poll; whether there was anything.
+    fn poll(&self, patience: Duration) -> Result<bool, KafkaError> {
+        let polled = self.consumer.poll(patience);
+        let more = polled.is_some();
+        match polled {
+            Some(Ok(message)) => {
+                let again = self.intake().take(&message);
+                self.wait_to_begin(again.as_slice());
+            }
+            Some(Err(fatal @ KafkaError::MessageConsumptionFatal(_))) => return Err(fatal),
+            Some(Err(KafkaError::MessageConsumption(code))) if is_out_of_range(code) => self.begin_all_again(),
+            // The context has heard of it; librdkafka goes on by itself.
+            Some(Err(_)) | None => {}
+        }
+        Ok(more)
     }
 
     /// A batch goes on when it is full, or when nothing more is waiting: the writer decides what shares a transaction.

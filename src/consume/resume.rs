@@ -27,6 +27,8 @@ const BEGIN_SILENTLY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// … one that only the leader of a partition can answer, which may be away while the others are well.
 const LEADER_PATIENCE: Duration = Duration::from_millis(250);
+/// Records that may be polled before a partition is begun.
+const ANNOUNCED_MAX: usize = 500;
 /// How long the broker's log must have been shorter than the file before that is believed: a new leader knows its own
 /// end only after a moment.
 const DOUBT: Duration = Duration::from_secs(10);
@@ -76,16 +78,16 @@ impl Consume {
 
     /// Begins those that wait and can: what is in flight is durable, nobody halted them, the queue has a place, and
     /// file and broker answer. The others go on waiting; `attempts` knows since when, and when to look again.
-    pub fn begin_waiting(&self, attempts: &mut Attempts) {
+    pub fn begin_waiting(&self, attempts: &mut Attempts) -> KafkaResult<()> {
         let now = Instant::now();
         if now < attempts.due {
-            return;
+            return Ok(());
         }
         self.stop_interrupted();
         let mut waiting = self.ready_to_begin();
         // One whose leader is away must not keep the same others waiting each time.
         fastrand::shuffle(&mut waiting);
-        let begun = if waiting.is_empty() { Ok(()) } else { self.begin_known(&waiting, now + PATIENCE) };
+        let begun = if waiting.is_empty() { Ok(()) } else { self.begin_known(&waiting, now + PATIENCE)? };
         attempts.due = Instant::now() + if begun.is_ok() { BEGIN_EVERY } else { BEGIN_AGAIN };
         let part = format!("{} begin", self.name);
         match begun {
@@ -100,6 +102,7 @@ impl Consume {
                 }
             }
         }
+        Ok(())
     }
 
     fn ready_to_begin(&self) -> Vec<Partition> {
@@ -112,14 +115,34 @@ impl Consume {
         if self.is_durable(&waiting) { waiting } else { Vec::new() }
     }
 
-    fn begin_known(&self, waiting: &[Partition], deadline: Instant) -> Result<(), String> {
-        let facts = self.facts(waiting, deadline).map_err(|error| error.to_string())?;
-        let own = self.shared.readers.member_id().map_err(|error| error.to_string())?;
-        for (partition, facts) in &facts {
-            self.begin(&own, partition, facts)?;
-        }
-        if facts.len() < waiting.len() {
-            return Err(format!("{} partitions have no leader that answers", waiting.len() - facts.len()));
+    fn begin_known(&self, waiting: &[Partition], deadline: Instant) -> KafkaResult<Result<(), String>> {
+        let facts = self.facts(waiting, deadline);
+        self.poll_what_is_announced()?;
+        let begin = || {
+            let facts = facts.map_err(|error| error.to_string())?;
+            let own = self.shared.readers.member_id().map_err(|error| error.to_string())?;
+            for (partition, facts) in &facts {
+                self.begin(&own, partition, facts)?;
+            }
+            if facts.len() < waiting.len() {
+                return Err(format!("{} partitions have no leader that answers", waiting.len() - facts.len()));
+            }
+            Ok(())
+        };
+        Ok(begin())
+    }
+
+    /// librdkafka would take an assignment of ours for the answer to a change of partitions that it has announced and
+    /// this thread has not polled yet: the group would go on before that was drained and committed. What was asked
+    /// of the broker took a moment, so the announcement is polled first. It leaves less than a millisecond.
+    fn poll_what_is_announced(&self) -> KafkaResult<()> {
+        let mut empty = 0;
+        for _ in 0..ANNOUNCED_MAX {
+            // An announcement that was carried out gives nothing, too.
+            empty += u8::from(!self.poll(Duration::ZERO)?);
+            if empty == 2 {
+                break;
+            }
         }
         Ok(())
     }
@@ -177,6 +200,10 @@ impl Consume {
     }
 
     fn begin(&self, own: &str, partition: &Partition, facts: &Facts) -> Result<(), String> {
+        // What was announced meanwhile may have taken it away.
+        if self.intake().assigned.get(partition).is_none_or(|assigned| assigned.reading.is_some()) {
+            return Ok(());
+        }
         let stored = self.shared.readers.position(&partition.0, partition.1).map_err(|error| error.to_string())?;
         if stored.as_ref().is_some_and(|stored| stored.halted.is_some()) {
             return Ok(());
