@@ -173,10 +173,20 @@ fn retention_that_overtakes_a_running_sink_never_makes_it_jump_in_silence() {
     assert_eq!(sink.events() + missing, 40);
 }
 
-/// The journal as it is on the disk, its log in it: the sink has stopped.
-fn backup(sink: &Sink) -> Vec<u8> {
+/// A copy of the journal of a sink that has stopped. Whoever closes it last may have been a reader, and then its log
+/// still stands beside it: a connection that may write takes it in.
+pub fn backup(sink: &Sink) -> Vec<u8> {
+    assert!(sink.sql("SELECT 1").status.success());
     assert!(!sink.journal().with_file_name("journal.db-wal").exists());
     fs::read(sink.journal()).unwrap()
+}
+
+/// As docs/operating.md says it.
+pub fn restore(sink: &Sink, copy: &[u8]) {
+    for beside in ["journal.db-wal", "journal.db-shm"] {
+        fs::remove_file(sink.journal().with_file_name(beside)).ok();
+    }
+    fs::write(sink.journal(), copy).unwrap();
 }
 
 #[test]
@@ -194,7 +204,7 @@ fn a_restored_older_copy_and_a_lost_file_refill_themselves_without_duplicates() 
     await_numbers(&sink, 100);
     assert_eq!(sink.stop(), Some(0));
 
-    fs::write(sink.journal(), copy).unwrap();
+    restore(&sink, &copy);
     let mut sink = sink.restart();
     await_numbers(&sink, 100);
     assert_eq!(integrity(&sink, LEADS, 0)["gaps"], json!([]));
@@ -202,7 +212,9 @@ fn a_restored_older_copy_and_a_lost_file_refill_themselves_without_duplicates() 
     assert_eq!(sink.stop(), Some(0));
     note("journal: an older copy restored", 100);
 
-    fs::remove_file(sink.journal()).unwrap();
+    for lost in ["journal.db", "journal.db-wal", "journal.db-shm"] {
+        fs::remove_file(sink.journal().with_file_name(lost)).ok();
+    }
     let sink = sink.restart();
     await_numbers(&sink, 100);
     assert_eq!(integrity(&sink, LEADS, 0)["gaps"], json!([]));
