@@ -201,9 +201,10 @@ impl Consume {
 
     fn begin(&self, own: &str, partition: &Partition, facts: &Facts) -> Result<(), String> {
         // What was announced meanwhile may have taken it away.
-        if self.intake().assigned.get(partition).is_none_or(|assigned| assigned.reading.is_some()) {
-            return Ok(());
-        }
+        let is_fresh = match self.intake().assigned.get(partition) {
+            Some(assigned) if assigned.reading.is_none() => assigned.ledger.is_none(),
+            _ => return Ok(()),
+        };
         let stored = self.shared.readers.position(&partition.0, partition.1).map_err(|error| error.to_string())?;
         if stored.as_ref().is_some_and(|stored| stored.halted.is_some()) {
             return Ok(());
@@ -214,7 +215,7 @@ impl Consume {
             self.doubt(partition, stored.as_ref(), facts);
             return Ok(());
         };
-        self.read_from(partition, begin.at.offset).map_err(|error| error.to_string())?;
+        self.read_from(partition, begin.at.offset, is_fresh).map_err(|error| error.to_string())?;
         let offset = begin.at.offset;
         let mut intake = self.intake();
         let Some(assigned) = intake.assigned.get_mut(partition) else { return Ok(()) };
@@ -233,10 +234,18 @@ impl Consume {
         Ok(())
     }
 
-    /// librdkafka takes a new offset only with an assignment; a pause ends with it.
-    fn read_from(&self, (topic, partition): &Partition, offset: i64) -> KafkaResult<()> {
+    /// A partition of which nothing was polled since it was assigned is sought, which leaves the group's protocol
+    /// alone. Later a pause would bring back the position that was polled last: then it is assigned anew.
+    fn read_from(&self, (topic, partition): &Partition, offset: i64, is_fresh: bool) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, *partition, Offset::Offset(offset))?;
+        if is_fresh {
+            let sought = self.consumer.seek_partitions(list.clone(), LEADER_PATIENCE)?;
+            for element in sought.elements() {
+                element.error()?;
+            }
+            return self.consumer.resume(&list);
+        }
         // Where an attempt before this one got only half way it is not assigned, and that is as well.
         if let Err(error) = self.consumer.incremental_unassign(&list) {
             tracing::debug!(consumer = self.name, topic = &**topic, partition, %error, "was not assigned");
