@@ -10,7 +10,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::coverage::{Log, Logs, Ranges};
-use super::{BUSY_TIMEOUT, Occasion, StoreError, open_for_writing, overlap, settle};
+use super::{BUSY_TIMEOUT, Occasion, StoreError, journal_info, open_for_writing, overlap, settle};
 use crate::coverage::{Gap, NewLog};
 use crate::dead_letter::breaker::Limits;
 use crate::dead_letter::{DeadLetter, Reason};
@@ -126,11 +126,7 @@ impl Writer {
             Ok(())
         }));
         let mut writer = Writer {
-            journal_id: connection.query_row(
-                "SELECT value FROM journal_info WHERE name = 'journal_id'",
-                [],
-                |row| row.get(0),
-            )?,
+            journal_id: journal_info(&connection, "journal_id")?,
             logs: Logs::stored(&connection)?,
             rules,
             received_floor: last_received(&connection)?,

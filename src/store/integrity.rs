@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
 use super::query::time;
-use super::{BUSY_TIMEOUT, StoreError, check_head};
+use super::{BUSY_TIMEOUT, StoreError, check_head, journal_info};
 use crate::coverage::GapReason;
 
 /// Gaps of a log that are listed; there may be more.
@@ -192,8 +192,7 @@ pub fn audit(path: &Path) -> Result<Audit, StoreError> {
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let snapshot = connection.transaction()?;
-    let sql = "SELECT value FROM journal_info WHERE name = 'member_id'";
-    let member_id = snapshot.query_row(sql, [], |row| row.get(0)).map_err(|error| {
+    let member_id = journal_info(&snapshot, "member_id").map_err(|error| {
         StoreError::unusable(path, format!("{error}; start this version of the sink with it once, then verify"))
     })?;
     let logs = coverage_of(&snapshot, None)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::beside;
+use super::{beside, journal_info};
 
 /// Hexadecimal digits of a name.
 const DIGITS: usize = 16;
@@ -24,8 +24,7 @@ pub fn inherit(connection: &Connection, journal: &Path) -> rusqlite::Result<()> 
 
 /// Keeps the journal's name beside it.
 pub fn keep(connection: &Connection, journal: &Path) -> rusqlite::Result<()> {
-    let sql = "SELECT value FROM journal_info WHERE name = 'member_id'";
-    let name: String = connection.query_row(sql, [], |row| row.get(0))?;
+    let name = journal_info(connection, "member_id")?;
     let path = beside(journal, ".lock");
     if fs::read_to_string(&path).is_ok_and(|kept| kept.trim() == name) {
         return Ok(());

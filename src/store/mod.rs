@@ -250,6 +250,12 @@ fn is_sane(head: &[u8]) -> bool {
     is_page_size && head[18..20].iter().all(|format| matches!(format, 1 | 2)) && head[21..24] == [64, 32, 32]
 }
 
+/// What the table `journal_info` says of the file: `journal_id`, `member_id`.
+fn journal_info(connection: &Connection, name: &str) -> rusqlite::Result<String> {
+    let sql = "SELECT value FROM journal_info WHERE name = ?1";
+    connection.prepare_cached(sql)?.query_row([name], |row| row.get(0))
+}
+
 /// Read-only connections to the journal, shared by the API's threads.
 #[derive(Debug, Clone)]
 pub struct Readers {
@@ -290,8 +296,7 @@ impl Readers {
     /// # Errors
     /// If the journal cannot be read now.
     pub fn journal_id(&self) -> Result<String, StoreError> {
-        let sql = "SELECT value FROM journal_info WHERE name = 'journal_id'";
-        Ok(self.get()?.query_row(sql, [], |row| row.get(0))?)
+        Ok(journal_info(&*self.get()?, "journal_id")?)
     }
 
     /// Says more of an error that reading met: which file is damaged, or that there is none yet.

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::integrity::coverage_of;
-use super::{LogCoverage, Readers, StoreError, StoredPosition};
+use super::{LogCoverage, Readers, StoreError, StoredPosition, journal_info};
 use crate::event::{Bytes, Headers};
 
 /// One line of `GET /events/latest`.
@@ -176,17 +176,9 @@ impl Readers {
         coverage_of(&snapshot, topic)
     }
 
-    /// The journal's id, and the box's name in its Kafka group.
-    pub fn identity(&self) -> Result<(String, String), StoreError> {
-        let sql = "SELECT value FROM journal_info WHERE name = 'journal_id'";
-        let journal_id = self.get()?.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-        Ok((journal_id, self.member_id()?))
-    }
-
     /// The box's name in its Kafka group.
     pub fn member_id(&self) -> Result<String, StoreError> {
-        let sql = "SELECT value FROM journal_info WHERE name = 'member_id'";
-        Ok(self.get()?.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+        Ok(journal_info(&*self.get()?, "member_id")?)
     }
 }
 

@@ -41,7 +41,7 @@ pub fn get(readers: &Readers, watermarks: &Watermarks, topic: Option<String>) ->
     }
     let partitions: Vec<Partition> = logs.into_iter().map(|log| with_broker(log, watermarks)).collect();
     let complete = partitions.iter().all(|partition| partition.complete);
-    let (journal_id, member_id) = readers.identity()?;
+    let (journal_id, member_id) = (readers.journal_id()?, readers.member_id()?);
     Ok(Reply::json(200, &Integrity { complete, journal_id, member_id, partitions }))
 }
 
