@@ -1,4 +1,4 @@
--- CRM Events Sink: the schema of journal.db, version 2 (PRAGMA user_version).
+-- CRM Events Sink: the schema of journal.db, version 3 (PRAGMA user_version).
 -- One file holds every event, every record that could not become one, and where to read on in Kafka;
 -- a batch changes all of them in one transaction, so the file alone says what was taken from each partition.
 
@@ -15,13 +15,15 @@ CREATE TABLE event_journal (
     kafka_headers   TEXT,               -- [["name","value"],…] in order, names may repeat; {"base64":…} where not UTF-8
     kafka_timestamp INTEGER,            -- milliseconds since 1970-01-01 UTC, as the record carries it
     replay_of       INTEGER,            -- the id of the row that this event is a replay of
-    kafka_epoch     INTEGER NOT NULL DEFAULT 0 -- which log of this name: see kafka_position.epoch
+    kafka_epoch     INTEGER NOT NULL DEFAULT 0, -- which log of this name: see kafka_position.epoch
+    dlq_id          INTEGER             -- the dead letter that a retry made this event of; its place in Kafka is this one's
 ) STRICT;
 
 CREATE INDEX event_journal_tenant_received ON event_journal (tenant_id, received_at);
 CREATE INDEX event_journal_topic_received  ON event_journal (topic, received_at);
 CREATE INDEX event_journal_received        ON event_journal (received_at);
 CREATE INDEX event_journal_replay          ON event_journal (replay_of) WHERE replay_of IS NOT NULL;
+CREATE INDEX event_journal_key             ON event_journal (kafka_key) WHERE kafka_key IS NOT NULL;
 
 -- Every record that could not be journaled, with what is needed to repair it.
 CREATE TABLE event_dlq (
@@ -36,10 +38,17 @@ CREATE TABLE event_dlq (
     kafka_key       ANY,
     kafka_headers   TEXT,
     kafka_timestamp INTEGER,
-    kafka_epoch     INTEGER NOT NULL DEFAULT 0
+    kafka_epoch     INTEGER NOT NULL DEFAULT 0,
+    state           TEXT    NOT NULL DEFAULT 'open', -- open, journaled, republishing, republished, uncertain, discarded
+    attempts        INTEGER NOT NULL DEFAULT 0,      -- retries so far
+    last_error      TEXT,               -- of the last retry
+    last_attempt_at TEXT,               -- UTC, as received_at
+    event_id        INTEGER,            -- the row of event_journal that it became
+    note            TEXT                -- why it was discarded, or what of it was edited
 ) STRICT;
 
 CREATE INDEX event_dlq_received ON event_dlq (received_at);
+CREATE INDEX event_dlq_open     ON event_dlq (id) WHERE state = 'open';
 
 -- Where to read on: the offset of the next record to take from each partition; and the range of offsets that ends
 -- there and has no gap. A transaction changes one row here for each partition it stores records of.
@@ -79,7 +88,7 @@ CREATE TABLE kafka_range (
 ) STRICT, WITHOUT ROWID;
 
 -- Whoever deletes a row, the ranges know.
-CREATE TRIGGER event_journal_pruned AFTER DELETE ON event_journal BEGIN
+CREATE TRIGGER event_journal_pruned AFTER DELETE ON event_journal WHEN OLD.dlq_id IS NULL BEGIN
     UPDATE kafka_position SET pruned = pruned + 1
     WHERE topic = OLD.topic AND kafka_partition = OLD.kafka_partition AND epoch = OLD.kafka_epoch
       AND OLD.kafka_offset >= first_offset;
@@ -96,6 +105,60 @@ CREATE TRIGGER event_dlq_pruned AFTER DELETE ON event_dlq BEGIN
       AND OLD.kafka_offset >= first_offset AND OLD.kafka_offset < next_offset;
 END;
 
+-- A bulk replay: its events are frozen when it is made.
+CREATE TABLE replay_job (
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    state           TEXT    NOT NULL,   -- running, paused, finished, cancelled
+    created_at      TEXT    NOT NULL,   -- UTC, as received_at
+    ended_at        TEXT,
+    operator        TEXT    NOT NULL,
+    reason          TEXT,
+    request         TEXT    NOT NULL,   -- the filter that chose the events, as JSON
+    to_topic        TEXT,               -- NULL: each event's own
+    rate_per_s      INTEGER NOT NULL,
+    total           INTEGER NOT NULL,   -- rows in replay_item
+    skipped         INTEGER NOT NULL,   -- superseded events that were left out
+    token           TEXT    NOT NULL,   -- tells this job's records from those of a job that had its id in a restored file
+    idempotency_key TEXT    UNIQUE,
+    fingerprint     TEXT                -- of the request that came with the key
+) STRICT;
+
+-- What became of each event of a job.
+CREATE TABLE replay_item (
+    job_id             INTEGER NOT NULL,
+    event_id           INTEGER NOT NULL,
+    state              TEXT    NOT NULL, -- pending, in_flight, acknowledged, failed, uncertain, cancelled
+    topic              TEXT,             -- where the broker put it,
+    kafka_partition    INTEGER,
+    kafka_offset       INTEGER,
+    error              TEXT,
+    observed           INTEGER NOT NULL DEFAULT 0, -- how often the sink read it back,
+    observed_partition INTEGER,                    -- and where it did last
+    observed_offset    INTEGER,
+    PRIMARY KEY (job_id, event_id)
+) STRICT, WITHOUT ROWID;
+
+-- What operators did, or tried to. Rows are only ever added.
+CREATE TABLE audit (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    at         TEXT    NOT NULL,        -- UTC, as received_at
+    operator   TEXT    NOT NULL,        -- who says to be asking
+    origin     TEXT    NOT NULL,        -- the address that asked
+    action     TEXT    NOT NULL,        -- replay, replay.job, replay.job.cancel, dlq.retry, …
+    target     TEXT    NOT NULL,        -- which event, job or dead letter; or the filter
+    reason     TEXT,                    -- why, in the operator's words
+    count      INTEGER,                 -- how many events or dead letters it is about
+    outcome    TEXT    NOT NULL,        -- started, done, dry_run, refused, failed, unknown
+    detail     TEXT,
+    started_id INTEGER                  -- the row that says 'started' of the same act
+) STRICT;
+CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN
+    SELECT RAISE(ABORT, 'the audit only grows: its rows are not changed');
+END;
+CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN
+    SELECT RAISE(ABORT, 'the audit only grows: its rows are not deleted');
+END;
+
 -- What this file is: journal_id tells this journal's replays from another's; member_id is the box's name in its Kafka
 -- group, which a file that takes this one's place keeps.
 CREATE TABLE journal_info (
@@ -107,4 +170,4 @@ INSERT INTO journal_info VALUES ('journal_id', lower(hex(randomblob(16))));
 INSERT INTO journal_info VALUES ('member_id', lower(hex(randomblob(8))));
 
 PRAGMA application_id = 0x43455331; -- 'CES1'
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;

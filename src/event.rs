@@ -23,6 +23,10 @@ pub const REPLAY_OF: &str = "crm-replay-of";
 pub const REPLAY_JOURNAL: &str = "crm-replay-journal";
 /// The header with the place that row's record had in Kafka.
 pub const REPLAY_POSITION: &str = "crm-replay-position";
+/// The header with the job that sent a record: its id and its token, as `3-9f2c…`.
+pub const REPLAY_JOB: &str = "crm-replay-job";
+/// The header with the dead letter (of the journal `crm-replay-journal`) that was sent to its topic.
+pub const REPLAY_LETTER: &str = "crm-replay-dlq";
 /// What every header added by a replay begins with.
 pub const REPLAY_PREFIX: &str = "crm-replay-";
 
@@ -82,10 +86,22 @@ impl Headers {
     /// The row of `journal_id` that this record is a replay of. A replay made from another box's journal is
     /// not one of ours: its row number means nothing here.
     pub fn replay_of(&self, journal_id: &str) -> Option<i64> {
-        if self.last(REPLAY_JOURNAL)? != journal_id {
-            return None;
-        }
-        self.last(REPLAY_OF)?.parse().ok()
+        self.ours(REPLAY_OF, journal_id)?.parse().ok()
+    }
+
+    fn ours(&self, name: &str, journal_id: &str) -> Option<&str> {
+        self.last(name).filter(|_| self.last(REPLAY_JOURNAL) == Some(journal_id))
+    }
+
+    /// The job of `journal_id` that sent this record, and its token.
+    pub fn replay_job(&self, journal_id: &str) -> Option<(i64, &str)> {
+        let (id, token) = self.ours(REPLAY_JOB, journal_id)?.split_once('-')?;
+        Some((id.parse().ok()?, token))
+    }
+
+    /// The dead letter of `journal_id` that this record is.
+    pub fn replay_letter(&self, journal_id: &str) -> Option<i64> {
+        self.ours(REPLAY_LETTER, journal_id)?.parse().ok()
     }
 
     /// Where the record stood that this one is a replay of: `topic/partition/offset`.

@@ -15,7 +15,8 @@
 //! - [`queue`]: bounded, both ways: batches forward, durable offsets back
 //! - [`write`]: the writer thread: one transaction a batch
 //! - [`store`]: the journal file: one writer, many readers, all SQL
-//! - [`replay`]: an event goes to its topic again, until the broker has it
+//! - [`job`], [`audit`]: what a bulk replay is; what an operator does, as it is put down
+//! - [`replay`]: an event goes to its topic again, or a job's events do, until the broker has them
 //! - [`serve`]: the HTTP threads
 //! - [`verify`]: the auditor's question, from the shell: did we miss anything?
 //!
@@ -24,6 +25,7 @@
 //! Absent on purpose: an event id of our own making (topic, partition and offset are the identity a producer gives),
 //! a second write connection, automatic offset commits, a retry of anything that could put a record in twice.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod consume;
@@ -32,6 +34,7 @@ pub mod dead_letter;
 pub mod demo;
 pub mod event;
 pub mod health;
+pub mod job;
 pub mod metrics;
 pub mod queue;
 pub mod replay;
@@ -51,7 +54,7 @@ use config::Config;
 use consume::Consume;
 use health::Health;
 use metrics::Metrics;
-use replay::Replayer;
+use replay::{Jobs, Replayer};
 use serve::{MetricsApi, OperatorApi};
 use shutdown::{Cause, Shutdown};
 use store::{Readers, StoreError};
@@ -118,6 +121,13 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
     let replayer = Replayer::new(Arc::clone(&config), Arc::clone(&metrics));
 
     let (inlet, orders, outlet) = queue::bounded(config.queue.batches_max);
+    let jobs = Arc::new(Jobs::new(replay::Shared {
+        config: Arc::clone(&config),
+        metrics: Arc::clone(&metrics),
+        readers: readers.clone(),
+        orders: orders.clone(),
+        shutdown: Arc::clone(&shutdown),
+    }));
     let consumers = consumers(&consume::Shared {
         config: Arc::clone(&config),
         inlet,
@@ -144,10 +154,20 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
     for (name, consumer) in consumers {
         threads.push(spawn(&name, &shutdown, move || consumer.run())?);
     }
-    let api = Arc::new(OperatorApi { readers, replayer, orders, watermarks, health });
+    let going_on = Arc::clone(&jobs);
+    threads.push(spawn("replay", &shutdown, move || going_on.go_on())?);
+    let api = OperatorApi {
+        config: Arc::clone(&config),
+        readers,
+        replayer,
+        jobs: Arc::clone(&jobs),
+        orders,
+        watermarks,
+        health,
+    };
     let serving = [
         serve::start("metrics", metrics_port, serve::METRICS_THREADS, Arc::new(MetricsApi(metrics)))?,
-        serve::start("api", api_port, serve::API_THREADS, api)?,
+        serve::start("api", api_port, serve::API_THREADS, Arc::new(api))?,
     ];
     tracing::info!(journal = %config.journal.path.display(), brokers = config.kafka.brokers, api = %addresses.api, metrics = %addresses.metrics, "running");
     ready(addresses);
@@ -156,6 +176,9 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
     tracing::info!("stopping: draining the queue, answering the requests in flight");
     let deadline = Instant::now() + config.shutdown_timeout;
     threads.extend(serving.into_iter().flat_map(serve::Serving::stop));
+    threads.extend(jobs.stop());
+    // The writer waits for everybody who could still ask for something.
+    drop(jobs);
     join(threads, deadline);
     match shutdown.cause() {
         Some(Cause::Panicked) => Err(Failure::Panicked),

@@ -1,6 +1,7 @@
 //! A record that could not become an event, and the closed list of reasons.
 
 pub mod breaker;
+pub mod work;
 
 use crate::event::{DecodeError, Record};
 
@@ -42,17 +43,27 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     pub fn undecodable(record: Record, error: DecodeError) -> DeadLetter {
-        let (reason, message) = match error {
+        let (reason, message) = DeadLetter::blame(error);
+        DeadLetter { record, reason, message }
+    }
+
+    /// Why a value that is no event is none.
+    pub fn blame(error: DecodeError) -> (Reason, String) {
+        match error {
             DecodeError::ValueAbsent => (Reason::ValueAbsent, "the record has no value (a tombstone)".to_owned()),
             DecodeError::NotUtf8(message) => (Reason::NotUtf8, message),
             DecodeError::NotJson(message) => (Reason::NotJson, message),
             DecodeError::NotAnObject(message) => (Reason::NotAnObject, message),
-        };
-        DeadLetter { record, reason, message }
+        }
     }
 
     /// The text of `event_dlq.error`.
     pub fn error(&self) -> String {
-        format!("{}: {}", self.reason.as_str(), self.message)
+        shown(self.reason, &self.message)
     }
+}
+
+/// A reason and a message as `event_dlq.error` shows them.
+pub fn shown(reason: Reason, message: &str) -> String {
+    format!("{}: {message}", reason.as_str())
 }

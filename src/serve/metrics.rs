@@ -2,23 +2,25 @@
 
 use std::sync::Arc;
 
-use super::Routes;
 use super::reply::{ApiError, Reply};
+use super::{Request, Routes};
 use crate::metrics::Metrics;
 
 pub struct MetricsApi(pub Arc<Metrics>);
 
 impl Routes for MetricsApi {
-    fn answer(&self, method: &str, path: &str, _: &str) -> Reply {
-        match (path, method) {
+    fn answer(&self, request: &Request) -> Reply {
+        match (request.path.as_str(), request.method.as_str()) {
             ("/metrics", "GET" | "HEAD") => Reply {
                 status: 200,
                 content_type: "text/plain; version=0.0.4; charset=utf-8",
-                header: None,
+                headers: Vec::new(),
                 body: self.0.text(),
             },
-            ("/metrics", _) => Reply::error(&ApiError::Method { allow: "GET, HEAD" }),
-            _ => Reply::error(&ApiError::NoSuchPath { path: path.to_owned(), there_are: "/metrics" }),
+            ("/metrics", _) => Reply::error(&ApiError::Method { allow: "GET, HEAD".to_owned() }),
+            (path, _) => {
+                Reply::error(&ApiError::NoSuchPath { path: path.to_owned(), there_are: "/metrics".to_owned() })
+            }
         }
     }
 }

@@ -4,12 +4,13 @@ mod metrics;
 mod operator;
 mod reply;
 
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use tiny_http::{Header, Request, Response, Server};
+use tiny_http::{Header, Response, Server};
 
 pub use self::metrics::MetricsApi;
 pub use self::operator::OperatorApi;
@@ -20,9 +21,40 @@ use crate::replay::WAITING_MAX;
 pub const API_THREADS: usize = 2 * WAITING_MAX;
 pub const METRICS_THREADS: usize = 2;
 
-/// One port's routes. `path` has no query; `query` is what follows the `?`.
+/// Bytes of a request's body at most: about 200,000 event ids.
+pub const BODY_BYTES_MAX: usize = 2 << 20;
+
+/// One request, read whole.
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    /// What follows the `?`.
+    pub query: String,
+    pub body: Result<Vec<u8>, BodyError>,
+    /// The address that asks.
+    pub origin: String,
+    headers: Vec<(String, String)>,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let named = self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    #[error("the body is larger than {BODY_BYTES_MAX} bytes; name the events by a time range instead")]
+    TooLarge,
+    #[error("the body did not come whole")]
+    Broken,
+}
+
+/// One port's routes.
 pub trait Routes: Send + Sync + 'static {
-    fn answer(&self, method: &str, path: &str, query: &str) -> Reply;
+    fn answer(&self, request: &Request) -> Reply;
 }
 
 /// A listening socket that nobody answers on yet: a port that is taken is found before anything else starts.
@@ -79,21 +111,49 @@ fn answer_requests(server: &Server, routes: &dyn Routes) {
     }
 }
 
-fn answer(request: Request, routes: &dyn Routes) {
-    let method = request.method().to_string();
-    let url = request.url().to_owned();
-    let (path, query) = url.split_once('?').unwrap_or((&url, ""));
-    let reply = catch_unwind(AssertUnwindSafe(|| routes.answer(&method, path, query)));
+fn answer(mut raw: tiny_http::Request, routes: &dyn Routes) {
+    let request = read(&mut raw);
+    let reply = catch_unwind(AssertUnwindSafe(|| routes.answer(&request)));
     let reply = reply.unwrap_or_else(|_| Reply::internal_error());
     let mut response = Response::from_data(reply.body)
         .with_status_code(reply.status)
         .with_header(header("Content-Type", reply.content_type));
-    if let Some((name, value)) = reply.header {
+    for (name, value) in reply.headers {
         response.add_header(header(name, &value));
     }
     // A client that went away does not want its answer.
-    if let Err(error) = request.respond(response) {
+    if let Err(error) = raw.respond(response) {
         tracing::debug!(%error, "an answer was not taken");
+    }
+}
+
+fn read(raw: &mut tiny_http::Request) -> Request {
+    let (path, query) = raw.url().split_once('?').unwrap_or((raw.url(), ""));
+    let header = |header: &Header| (header.field.to_string(), header.value.to_string());
+    let mut request = Request {
+        method: raw.method().to_string(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        body: Ok(Vec::new()),
+        origin: raw.remote_addr().map_or_else(|| "unknown".to_owned(), |address| address.ip().to_string()),
+        headers: raw.headers().iter().map(header).collect(),
+    };
+    if raw.body_length().is_none_or(|length| length > 0) {
+        request.body = read_body(raw);
+    }
+    request
+}
+
+fn read_body(raw: &mut tiny_http::Request) -> Result<Vec<u8>, BodyError> {
+    if raw.body_length().is_some_and(|length| length > BODY_BYTES_MAX) {
+        return Err(BodyError::TooLarge);
+    }
+    let mut body = Vec::new();
+    let limit = BODY_BYTES_MAX as u64 + 1;
+    match raw.as_reader().take(limit).read_to_end(&mut body) {
+        Ok(read) if read > BODY_BYTES_MAX => Err(BodyError::TooLarge),
+        Ok(_) => Ok(body),
+        Err(_) => Err(BodyError::Broken),
     }
 }
 

@@ -1,17 +1,21 @@
 //! What a request is answered with, and the only map from error to HTTP status.
 
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
+use super::BodyError;
+use crate::dead_letter::work::LetterRefusal;
+use crate::job::JobRefusal;
 use crate::queue::OrderError;
-use crate::replay::ReplayError;
+use crate::replay::{JobError, ReplayError};
 use crate::store::StoreError;
 
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
     pub content_type: &'static str,
-    /// `Allow` or `Retry-After`.
-    pub header: Option<(&'static str, String)>,
+    /// `Allow`, `Retry-After`, `Location` or `Link`.
+    pub headers: Vec<(&'static str, String)>,
     pub body: Vec<u8>,
 }
 
@@ -19,66 +23,127 @@ pub struct Reply {
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error("nothing is at {path}; there are {there_are}")]
-    NoSuchPath { path: String, there_are: &'static str },
+    NoSuchPath { path: String, there_are: String },
     #[error("{what} {id} not found")]
     NoSuchRow { what: &'static str, id: i64 },
+    /// What was asked for means nothing that exists.
+    #[error("{0}")]
+    Nothing(String),
     #[error("method not allowed; use {allow}")]
-    Method { allow: &'static str },
+    Method { allow: String },
     #[error("{parameter}: {problem}")]
-    Parameter { parameter: &'static str, problem: String },
+    Parameter { parameter: String, problem: String },
+    /// It goes on when the request says that it knows: `more` shows what there is to know.
+    #[error("{what}")]
+    Confirm { what: String, more: Value },
+    /// Some of it was done; `more` says what.
+    #[error("{error}; {done}")]
+    Partly { error: OrderError, done: String, more: Value },
+    #[error("{0}")]
+    Body(#[from] BodyError),
     #[error("{0}")]
     Replay(#[from] ReplayError),
+    #[error("{0}")]
+    Job(#[from] JobError),
+    #[error("{0}")]
+    Letter(#[from] LetterRefusal),
     #[error("{0}")]
     Order(#[from] OrderError),
     #[error("{0}")]
     Store(#[from] StoreError),
 }
 
-#[derive(Serialize)]
-struct Detail {
-    detail: String,
+impl ApiError {
+    pub fn parameter(parameter: impl Into<String>, problem: impl Into<String>) -> ApiError {
+        ApiError::Parameter { parameter: parameter.into(), problem: problem.into() }
+    }
+
+    /// The request was at fault, not the box or the broker.
+    pub fn is_refusal(&self) -> bool {
+        self.status() < 500
+    }
+
+    pub fn status(&self) -> u16 {
+        match self {
+            ApiError::NoSuchPath { .. } | ApiError::NoSuchRow { .. } | ApiError::Nothing(_) => 404,
+            ApiError::Method { .. } => 405,
+            ApiError::Parameter { .. } => 422,
+            ApiError::Confirm { .. } => 409,
+            ApiError::Body(BodyError::TooLarge) => 413,
+            ApiError::Body(BodyError::Broken) => 400,
+            ApiError::Replay(ReplayError::TimedOut { .. }) => 504,
+            ApiError::Replay(ReplayError::Refused(_)) => 502,
+            ApiError::Replay(ReplayError::Busy) | ApiError::Job(JobError::TooMany) => 429,
+            ApiError::Replay(ReplayError::HeaderName(_)) => 409,
+            ApiError::Job(JobError::Refused(JobRefusal::NoSuchJob { .. })) => 404,
+            ApiError::Job(JobError::Refused(JobRefusal::KeyReused { .. })) => 422,
+            ApiError::Job(JobError::Refused(_)) => 409,
+            ApiError::Letter(LetterRefusal::NoSuch { .. }) => 404,
+            ApiError::Letter(_) => 409,
+            ApiError::Partly { .. } | ApiError::Order(_) | ApiError::Job(JobError::Order(_)) => 503,
+            ApiError::Store(error) | ApiError::Job(JobError::Store(error)) if error.is_passing() => 503,
+            ApiError::Store(_) | ApiError::Job(JobError::Store(_) | JobError::NotStarted(_)) => 500,
+        }
+    }
+
+    /// What stands beside the detail.
+    fn more(&self) -> Value {
+        match self {
+            ApiError::Confirm { more, .. } | ApiError::Partly { more, .. } => more.clone(),
+            ApiError::Job(JobError::Refused(JobRefusal::Overlap { job_id, event_id, .. })) => {
+                json!({"job_id": job_id, "event_id": event_id})
+            }
+            ApiError::Job(JobError::Refused(JobRefusal::KeyReused { job_id })) => json!({"job_id": job_id}),
+            ApiError::Letter(LetterRefusal::NotOpen { id, state, event_id }) => {
+                json!({"dead_letter_id": id, "state": state, "event_id": event_id})
+            }
+            _ => Value::Null,
+        }
+    }
+
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        match self {
+            ApiError::Method { allow } => vec![("Allow", allow.clone())],
+            ApiError::Replay(ReplayError::Busy) | ApiError::Order(_) => vec![("Retry-After", "1".to_owned())],
+            ApiError::Store(error) if error.is_passing() => vec![("Retry-After", "1".to_owned())],
+            _ => Vec::new(),
+        }
+    }
 }
 
 impl Reply {
     pub fn json(status: u16, body: &impl Serialize) -> Reply {
         let body = serde_json::to_vec(body).expect("every answer's names are strings");
-        Reply { status, content_type: "application/json", header: None, body }
+        Reply { status, content_type: "application/json", headers: Vec::new(), body }
+    }
+
+    pub fn with_header(mut self, name: &'static str, value: String) -> Reply {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// A list, and in its `Link` header (RFC 8288) where it goes on.
+    pub fn page(list: &impl Serialize, next: Option<String>) -> Reply {
+        let reply = Reply::json(200, list);
+        match next {
+            Some(next) => reply.with_header("Link", format!("<{next}>; rel=\"next\"")),
+            None => reply,
+        }
     }
 
     pub fn error(error: &ApiError) -> Reply {
-        if status(error) == 500 {
+        if error.status() == 500 {
             tracing::error!(%error, "a request failed");
         }
-        let reply = Reply::json(status(error), &Detail { detail: error.to_string() });
-        Reply { header: header(error), ..reply }
+        let mut body = Map::from_iter([("detail".to_owned(), Value::String(error.to_string()))]);
+        if let Value::Object(more) = error.more() {
+            body.extend(more);
+        }
+        Reply { headers: error.headers(), ..Reply::json(error.status(), &body) }
     }
 
     /// The answer to a request whose handler panicked.
     pub fn internal_error() -> Reply {
-        Reply::json(500, &Detail { detail: "internal error; the log says more".to_owned() })
-    }
-}
-
-fn status(error: &ApiError) -> u16 {
-    match error {
-        ApiError::NoSuchPath { .. } | ApiError::NoSuchRow { .. } => 404,
-        ApiError::Method { .. } => 405,
-        ApiError::Parameter { .. } => 422,
-        ApiError::Replay(ReplayError::TimedOut { .. }) => 504,
-        ApiError::Replay(ReplayError::Refused(_)) => 502,
-        ApiError::Replay(ReplayError::Busy) => 429,
-        ApiError::Replay(ReplayError::HeaderName) => 409,
-        ApiError::Order(OrderError::NotNow) => 503,
-        ApiError::Store(error) if error.is_passing() => 503,
-        ApiError::Store(_) => 500,
-    }
-}
-
-fn header(error: &ApiError) -> Option<(&'static str, String)> {
-    match error {
-        ApiError::Method { allow } => Some(("Allow", (*allow).to_owned())),
-        ApiError::Replay(ReplayError::Busy) => Some(("Retry-After", "1".to_owned())),
-        ApiError::Store(error) if error.is_passing() => Some(("Retry-After", "1".to_owned())),
-        _ => None,
+        Reply::json(500, &json!({"detail": "internal error; the log says more"}))
     }
 }

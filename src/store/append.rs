@@ -10,7 +10,10 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::coverage::{Log, Logs, Ranges};
-use super::{BUSY_TIMEOUT, Occasion, StoreError, journal_info, open_for_writing, overlap, settle};
+use super::{
+    BUSY_TIMEOUT, Occasion, StoreError, audit, jobs, journal_info, letters, open_for_writing, overlap, settle,
+};
+use crate::audit::{Act, Outcome};
 use crate::coverage::{Gap, NewLog};
 use crate::dead_letter::breaker::Limits;
 use crate::dead_letter::{DeadLetter, Reason};
@@ -92,13 +95,13 @@ impl From<rusqlite::Error> for Failure {
 /// The only connection that writes.
 #[derive(Debug)]
 pub struct Writer {
-    connection: Connection,
+    pub(super) connection: Connection,
     path: PathBuf,
-    journal_id: String,
+    pub(super) journal_id: String,
     logs: Logs,
     rules: Rules,
     /// Microseconds since 1970; no row is received earlier.
-    received_floor: i64,
+    pub(super) received_floor: i64,
     data_version: i64,
 }
 
@@ -125,6 +128,9 @@ impl Writer {
             WAL_PAGES.set(pages);
             Ok(())
         }));
+        if !matches!(occasion, Occasion::Fault { .. }) {
+            letters::forsake(&connection)?;
+        }
         let mut writer = Writer {
             journal_id: journal_info(&connection, "journal_id")?,
             logs: Logs::stored(&connection)?,
@@ -175,13 +181,20 @@ impl Writer {
     ///
     /// # Errors
     /// A fault of the box: they are halted still.
-    pub fn resume(&mut self, is_meant: impl Fn(&Partition) -> bool) -> Result<Vec<Partition>, StoreError> {
+    pub fn resume(
+        &mut self,
+        is_meant: impl Fn(&Partition) -> bool,
+        act: &Act,
+        now: Timestamp,
+    ) -> Result<Vec<Partition>, StoreError> {
         let meant: Vec<Partition> = self.logs.halted().map(|(p, _)| p.clone()).filter(|p| is_meant(p)).collect();
         let sql = "UPDATE kafka_position SET halted = NULL WHERE topic = ?1 AND kafka_partition = ?2";
         let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         for (topic, partition) in &meant {
             transaction.execute(sql, params![&**topic, partition])?;
         }
+        let detail = format!("{} partitions", meant.len());
+        audit::note(&transaction, &act.with(Outcome::Done, detail).counting(meant.len()), now)?;
         transaction.commit()?;
         for partition in &meant {
             if let Some(log) = self.logs.get_mut(partition) {
@@ -203,8 +216,13 @@ impl Writer {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    pub fn dead_letters(&self) -> Result<i64, StoreError> {
-        Ok(self.connection.query_row("SELECT count(*) FROM event_dlq", [], |row| row.get(0))?)
+    /// How many dead letters there are, and how many of them are open.
+    ///
+    /// # Errors
+    /// A fault of the box.
+    pub fn dead_letters(&self) -> Result<(i64, i64), StoreError> {
+        let sql = "SELECT (SELECT count(*) FROM event_dlq), (SELECT count(*) FROM event_dlq WHERE state = 'open')";
+        Ok(self.connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
     }
 
     /// Whether another process wrote to the file since the last call.
@@ -379,7 +397,7 @@ impl Writer {
             if let Some(new_log) = begin.new_log.as_ref().filter(|_| known && log.at.epoch != epoch) {
                 appended.new_logs.push((partition.clone(), new_log.clone()));
             }
-            self.note(partition, log, gaps, appended);
+            self.note_gaps(partition, log, gaps, appended);
             return Ok(Fate::Skipped);
         }
         let Some(log) = logs.get_mut(partition).filter(|log| log.takes_records()) else { return Ok(Fate::Withheld) };
@@ -388,18 +406,21 @@ impl Writer {
             let unexplained = ranges.unexplained(partition, log, offset)?;
             log.at.not_delivered += (next_offset - log.at.next_offset).max(0);
             log.at.next_offset = log.at.next_offset.max(*next_offset);
-            self.note(partition, log, unexplained, appended);
+            self.note_gaps(partition, log, unexplained, appended);
             return Ok(Fate::Skipped);
         }
         if offset < log.at.next_offset {
             return Ok(Fate::Skipped);
         }
         let unexplained = ranges.unexplained(partition, log, offset)?;
-        self.note(partition, log, unexplained, appended);
+        self.note_gaps(partition, log, unexplained, appended);
         if log.at.halted.is_some() {
             return Ok(Fate::Withheld);
         }
         let fate = rows.store(item, partition, log)?;
+        if let Some(record) = item.record().filter(|record| !record.headers.0.is_empty()) {
+            rows.recognise(record, fate)?;
+        }
         self.count(fate, log, partition, appended);
         Ok(fate)
     }
@@ -420,7 +441,13 @@ impl Writer {
         }
     }
 
-    fn note(&self, partition: &Partition, log: &mut Log, gaps: impl IntoIterator<Item = Gap>, appended: &mut Appended) {
+    fn note_gaps(
+        &self,
+        partition: &Partition,
+        log: &mut Log,
+        gaps: impl IntoIterator<Item = Gap>,
+        appended: &mut Appended,
+    ) {
         for gap in gaps {
             if self.rules.halt_on_gap && gap.is_loss() {
                 let (reason, first) = (gap.reason.as_str(), gap.first_offset);
@@ -522,12 +549,9 @@ impl Rows<'_> {
         Ok(Fate::DeadLettered(letter.reason))
     }
 
-    /// Whether the record or the box is at fault that an event was not inserted. A trigger's expression may fail
-    /// on one record's values with the same code as a trigger that is broken altogether; only with the latter the
-    /// statement cannot even be prepared.
+    /// Whether the record or the box is at fault that an event was not inserted.
     fn blame(&self, error: rusqlite::Error) -> Failure {
-        let generic = error.sqlite_error_code() == Some(ErrorCode::Unknown);
-        if is_constraint(&error) || (generic && self.connection.prepare(INSERT_EVENT).is_ok()) {
+        if is_the_records(self.connection, INSERT_EVENT, &error) {
             Failure::Refused(error)
         } else {
             Failure::Sqlite(error)
@@ -551,6 +575,13 @@ impl Rows<'_> {
             epoch,
         ])?;
         Ok(())
+    }
+
+    /// A record that was sent from here has come back.
+    fn recognise(&self, record: &Record, fate: Fate) -> rusqlite::Result<()> {
+        jobs::observe(self.connection, record, self.journal_id)?;
+        let event_id = (fate == Fate::Journaled).then(|| self.connection.last_insert_rowid());
+        letters::observe(self.connection, record, self.journal_id, event_id)
     }
 
     /// The row that the record is a replay of. In a file that was restored from a backup another event may have got
@@ -595,9 +626,22 @@ fn refused_by_dlq() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, Some(message.to_owned()))
 }
 
+/// Whether a row's own values are why `insert` failed. A trigger's expression may fail on one record's values with the
+/// same code as a trigger that is broken altogether; only with the latter the statement cannot even be prepared.
+pub(super) fn is_the_records(connection: &Connection, insert: &str, error: &rusqlite::Error) -> bool {
+    let generic = error.sqlite_error_code() == Some(ErrorCode::Unknown);
+    is_constraint(error) || (generic && connection.prepare(insert).is_ok())
+}
+
 /// The dead letter that a refused event becomes.
 fn refused(event: &Event, error: &rusqlite::Error) -> DeadLetter {
-    let (reason, message) = match error {
+    let (reason, message) = refusal(error);
+    DeadLetter { record: event.record.clone(), reason, message }
+}
+
+/// Why a row was refused, by an error that is its own.
+pub(super) fn refusal(error: &rusqlite::Error) -> (Reason, String) {
+    match error {
         rusqlite::Error::SqliteFailure(code, message) => {
             let is_trigger = code.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER
                 || code.code != ErrorCode::ConstraintViolation;
@@ -605,8 +649,7 @@ fn refused(event: &Event, error: &rusqlite::Error) -> DeadLetter {
             (reason, message.clone().unwrap_or_else(|| code.to_string()))
         }
         other => (Reason::Constraint, other.to_string()),
-    };
-    DeadLetter { record: event.record.clone(), reason, message }
+    }
 }
 
 fn is_constraint(error: &rusqlite::Error) -> bool {
@@ -635,7 +678,7 @@ fn headers(record: &Record) -> Option<String> {
 }
 
 /// `2025-11-03 20:03:58.586440`, UTC.
-fn received_text(microseconds: i64) -> String {
+pub(super) fn received_text(microseconds: i64) -> String {
     Timestamp::from_microsecond(microseconds).unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }
 
@@ -766,7 +809,18 @@ mod tests {
         let poisoned = [begin(0, 0, None), bad(0), bad(1), bad(2), event(3)];
         assert_eq!(fates(&mut writer, &poisoned), [Skipped, dead, dead, dead, Withheld]);
         assert_eq!(fates(&mut writer, &[event(4)]), [Withheld]);
-        assert_eq!(writer.resume(|_| true).unwrap().len(), 1);
+        let act = Act {
+            operator: "anna".to_owned(),
+            origin: "127.0.0.1".to_owned(),
+            action: "consumer.resume",
+            target: "every topic".to_owned(),
+            reason: None,
+            count: None,
+            outcome: Outcome::Done,
+            detail: None,
+            started_id: None,
+        };
+        assert_eq!(writer.resume(|_| true, &act, Timestamp::now()).unwrap().len(), 1);
         assert_eq!(fates(&mut writer, &[event(5)]), [Withheld], "it was read before the halt was known");
         assert_eq!(fates(&mut writer, &[begin(3, 0, None), event(3)]), [Skipped, Journaled]);
         assert_eq!(ranges(&writer), ["0: 0-4 now 1"]);

@@ -251,8 +251,10 @@ fn read_rows(connection: &Connection, findings: &mut Vec<String>) -> Result<Hash
 /// Topic, partition, epoch.
 type LogKey = (String, i32, i64);
 
+/// An event that a retry made of a dead letter is not counted: its record is the dead letter.
 fn each_row(connection: &Connection, table: &str, mut visit: impl FnMut(LogKey, i64)) -> Result<(), StoreError> {
-    let sql = format!("SELECT topic, kafka_partition, kafka_epoch, kafka_offset FROM {table} ORDER BY id");
+    let own = if table == "event_journal" { "WHERE dlq_id IS NULL" } else { "" };
+    let sql = format!("SELECT topic, kafka_partition, kafka_epoch, kafka_offset FROM {table} {own} ORDER BY id");
     let mut select = connection.prepare(&sql)?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {

@@ -1,12 +1,16 @@
 //! The journal file: one [`Writer`], many [`Readers`]. Only this module knows SQL.
 
 mod append;
+mod audit;
 mod check;
 mod coverage;
 mod fault;
 mod integrity;
+mod jobs;
+mod letters;
 mod member;
 mod overlap;
+mod plan;
 mod quarantine;
 mod query;
 mod reserve;
@@ -25,19 +29,25 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 pub use append::{Appended, Fate, Rules, Writer};
+pub use audit::{AuditFilter, AuditRow};
 pub use check::check_whole;
 pub use coverage::StoredPosition;
 pub use integrity::{Audit, LogCoverage, audit};
+pub use jobs::{Job, JobItem};
+pub use letters::{LetterDetail, LetterGroup};
+pub use plan::{Choice, Found};
 pub use quarantine::quarantine;
-pub use query::{DeadLetterDetail, DeadLetterSummary, EventDetail, EventSummary};
+pub use query::{EventDetail, EventSummary};
 pub use reserve::{Need, Reserve, Room};
 pub use sql::{SqlError, run_sql};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// `PRAGMA user_version` of [`SCHEMA`].
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// From version 1 to 2: the ranges are made from the rows.
 const MIGRATION_2: &str = include_str!("migration_2.sql");
+/// From version 2 to 3.
+const MIGRATION_3: &str = include_str!("migration_3.sql");
 /// `PRAGMA application_id` of [`SCHEMA`]: "CES1".
 const APPLICATION_ID: i64 = 0x4345_5331;
 
@@ -200,8 +210,10 @@ fn prepare(connection: &Connection, path: &Path, version: i64) -> rusqlite::Resu
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}; COMMIT"))?;
         member::inherit(connection, path)?;
     }
-    if version == 1 {
-        connection.execute_batch(&format!("BEGIN IMMEDIATE; {MIGRATION_2}; COMMIT"))?;
+    for (from, migration) in [(1, MIGRATION_2), (2, MIGRATION_3)] {
+        if version > 0 && version <= from {
+            connection.execute_batch(&format!("BEGIN IMMEDIATE; {migration}; COMMIT"))?;
+        }
     }
     member::keep(connection, path)
 }
@@ -332,6 +344,7 @@ impl Readers {
 
     fn set_up(reader: &mut Connection) -> rusqlite::Result<()> {
         reader.busy_timeout(Readers::PATIENCE)?;
+        letters::add_functions(reader)?;
         reader.execute_batch(
             "PRAGMA query_only = 1; PRAGMA trusted_schema = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048",
         )

@@ -49,7 +49,9 @@ pub fn adopt(
         let old = log.at.epoch - 1;
         let (value, key) = (super::append::value(record), super::append::key(record));
         let row = params![&**topic, number, old, offset, value, key, record.timestamp_ms];
-        let find = FIND.replace("{table}", table);
+        // An event that a retry made of a dead letter is no record of its own.
+        let own = if found == Found::Journal { " AND dlq_id IS NULL" } else { "" };
+        let find = FIND.replace("{table}", table) + own;
         let id: Option<i64> = connection.prepare_cached(&find)?.query_row(row, |row| row.get(0)).optional()?;
         let Some(id) = id else { continue };
         connection.prepare_cached(&MOVE.replace("{table}", table))?.execute((id, log.at.epoch))?;

@@ -1,7 +1,7 @@
 //! Every SELECT that the API and the stages need, by name.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -47,34 +47,10 @@ pub struct EventDetail {
     /// Milliseconds since 1970-01-01 UTC.
     pub kafka_timestamp: Option<i64>,
     pub replay_of: Option<i64>,
+    /// The dead letter that a retry made this event of.
+    pub dlq_id: Option<i64>,
     /// The rows that are replays of this one.
     pub replays: Vec<i64>,
-}
-
-/// One line of `GET /dlq`.
-#[derive(Debug, Serialize)]
-pub struct DeadLetterSummary {
-    pub id: i64,
-    pub topic: String,
-    pub error: String,
-    pub received_at: String,
-}
-
-/// Everything known of one dead letter.
-#[derive(Debug, Serialize)]
-pub struct DeadLetterDetail {
-    pub id: i64,
-    pub topic: String,
-    pub error: String,
-    pub received_at: String,
-    pub reason: String,
-    pub payload: Option<Bytes>,
-    pub kafka_partition: i32,
-    pub kafka_offset: i64,
-    pub kafka_key: Option<Bytes>,
-    pub kafka_headers: Headers,
-    /// Milliseconds since 1970-01-01 UTC.
-    pub kafka_timestamp: Option<i64>,
 }
 
 impl Readers {
@@ -90,67 +66,11 @@ impl Readers {
     }
 
     pub fn event(&self, id: i64) -> Result<Option<EventDetail>, StoreError> {
-        let sql = "SELECT id, tenant_id, topic, received_at, payload, kafka_partition, kafka_offset, kafka_key, \
-                   kafka_headers, kafka_timestamp, replay_of FROM event_journal WHERE id = ?1";
         let reader = self.get()?;
-        let event = reader.prepare_cached(sql)?.query_row([id], |row| {
-            Ok(EventDetail {
-                id: row.get(0)?,
-                tenant_id: row.get(1)?,
-                topic: row.get(2)?,
-                received_at: time(row, 3)?,
-                payload: Payload(row.get(4)?),
-                kafka_partition: row.get(5)?,
-                kafka_offset: row.get(6)?,
-                kafka_key: bytes(row, 7)?,
-                kafka_headers: headers(row, 8)?,
-                kafka_timestamp: row.get(9)?,
-                replay_of: row.get(10)?,
-                replays: Vec::new(),
-            })
-        });
-        let Some(mut event) = event.optional()? else { return Ok(None) };
+        let Some(mut event) = event_alone(&reader, id)? else { return Ok(None) };
         let mut replays = reader.prepare_cached("SELECT id FROM event_journal WHERE replay_of = ?1 ORDER BY id")?;
         event.replays = replays.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(Some(event))
-    }
-
-    /// The newest dead letters, newest first.
-    pub fn latest_dead_letters(&self, limit: u32) -> Result<Vec<DeadLetterSummary>, StoreError> {
-        let sql = "SELECT id, topic, error, received_at FROM event_dlq ORDER BY id DESC LIMIT ?1";
-        let reader = self.get()?;
-        let mut select = reader.prepare_cached(sql)?;
-        let rows = select.query_map([limit], |row| {
-            Ok(DeadLetterSummary {
-                id: row.get(0)?,
-                topic: row.get(1)?,
-                error: row.get(2)?,
-                received_at: time(row, 3)?,
-            })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    pub fn dead_letter(&self, id: i64) -> Result<Option<DeadLetterDetail>, StoreError> {
-        let sql = "SELECT id, topic, error, received_at, reason, payload, kafka_partition, kafka_offset, kafka_key, \
-                   kafka_headers, kafka_timestamp FROM event_dlq WHERE id = ?1";
-        let reader = self.get()?;
-        let letter = reader.prepare_cached(sql)?.query_row([id], |row| {
-            Ok(DeadLetterDetail {
-                id: row.get(0)?,
-                topic: row.get(1)?,
-                error: row.get(2)?,
-                received_at: time(row, 3)?,
-                reason: row.get(4)?,
-                payload: bytes(row, 5)?,
-                kafka_partition: row.get(6)?,
-                kafka_offset: row.get(7)?,
-                kafka_key: bytes(row, 8)?,
-                kafka_headers: headers(row, 9)?,
-                kafka_timestamp: row.get(10)?,
-            })
-        });
-        Ok(letter.optional()?)
     }
 
     /// How many events and dead letters the file holds.
@@ -182,13 +102,44 @@ impl Readers {
     }
 }
 
-/// `2025-11-03 20:03:58.586440` as JSON users know it: `2025-11-03T20:03:58.586440+00:00`.
-pub(super) fn time(row: &Row, column: usize) -> rusqlite::Result<String> {
-    let text: String = row.get(column)?;
-    Ok(format!("{}+00:00", text.replacen(' ', "T", 1)))
+/// An event without the rows that are replays of it.
+pub(super) fn event_alone(connection: &Connection, id: i64) -> rusqlite::Result<Option<EventDetail>> {
+    let sql = "SELECT id, tenant_id, topic, received_at, payload, kafka_partition, kafka_offset, kafka_key, \
+               kafka_headers, kafka_timestamp, replay_of, dlq_id FROM event_journal WHERE id = ?1";
+    let event = connection.prepare_cached(sql)?.query_row([id], |row| {
+        Ok(EventDetail {
+            id: row.get(0)?,
+            tenant_id: row.get(1)?,
+            topic: row.get(2)?,
+            received_at: time(row, 3)?,
+            payload: Payload(row.get(4)?),
+            kafka_partition: row.get(5)?,
+            kafka_offset: row.get(6)?,
+            kafka_key: bytes(row, 7)?,
+            kafka_headers: headers(row, 8)?,
+            kafka_timestamp: row.get(9)?,
+            replay_of: row.get(10)?,
+            dlq_id: row.get(11)?,
+            replays: Vec::new(),
+        })
+    });
+    event.optional()
 }
 
-fn bytes(row: &Row, column: usize) -> rusqlite::Result<Option<Bytes>> {
+/// `2025-11-03 20:03:58.586440` as JSON users know it: `2025-11-03T20:03:58.586440+00:00`.
+pub(super) fn time(row: &Row, column: usize) -> rusqlite::Result<String> {
+    Ok(iso(&row.get::<_, String>(column)?))
+}
+
+pub(super) fn optional_time(row: &Row, column: usize) -> rusqlite::Result<Option<String>> {
+    Ok(row.get::<_, Option<String>>(column)?.map(|text| iso(&text)))
+}
+
+pub(super) fn iso(text: &str) -> String {
+    format!("{}+00:00", text.replacen(' ', "T", 1))
+}
+
+pub(super) fn bytes(row: &Row, column: usize) -> rusqlite::Result<Option<Bytes>> {
     Ok(match row.get_ref(column)? {
         ValueRef::Null => None,
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Bytes(bytes.to_vec())),
@@ -197,7 +148,7 @@ fn bytes(row: &Row, column: usize) -> rusqlite::Result<Option<Bytes>> {
     })
 }
 
-fn headers(row: &Row, column: usize) -> rusqlite::Result<Headers> {
+pub(super) fn headers(row: &Row, column: usize) -> rusqlite::Result<Headers> {
     match row.get_ref(column)?.as_str_or_null()? {
         None => Ok(Headers::default()),
         Some(text) => serde_json::from_str(text).map_err(|error| {

@@ -2,6 +2,7 @@
 
 mod batch;
 mod fault;
+mod obey;
 mod open;
 
 use std::collections::{HashMap, HashSet};
@@ -18,7 +19,7 @@ use crate::config::{Config, OnGap};
 use crate::dead_letter::breaker;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::queue::{Arrival, Batch, Durable, Item, Order, Outlet, Partition, Sighting};
+use crate::queue::{Arrival, Batch, Durable, Item, Outlet, Partition, Sighting};
 use crate::shutdown::Shutdown;
 use crate::store::{Appended, Fate, Reserve, Rules, Writer, file_sizes};
 
@@ -226,30 +227,6 @@ impl Write {
         self.durable.halt(partition);
     }
 
-    fn obey(&mut self, order: Order) {
-        let Order::Resume { topic, partition, answer } = order;
-        if !self.is_ready() {
-            // The answer is dropped with the order, which tells whoever asked.
-            return;
-        }
-        let is_meant = |(t, p): &Partition| {
-            topic.as_ref().is_none_or(|topic| **topic == **t) && partition.is_none_or(|number| number == *p)
-        };
-        match self.store.resume(is_meant) {
-            Ok(resumed) => {
-                for partition in &resumed {
-                    let labels = [&*partition.0, &partition.1.to_string()];
-                    self.metrics.halted.remove_label_values(&labels).ok();
-                    self.health.well(&halted_part(partition));
-                    self.durable.resume(partition);
-                }
-                // Whoever asked may have given up.
-                answer.send(resumed).ok();
-            }
-            Err(error) => self.fault(error),
-        }
-    }
-
     /// What the file knew at the start.
     fn show_coverage(&self) {
         for (partition, why) in self.store.halted() {
@@ -289,7 +266,10 @@ impl Write {
 
     fn count_dead_letters(&mut self) {
         match self.store.dead_letters() {
-            Ok(rows) => self.metrics.dlq_rows.set(rows),
+            Ok((rows, open)) => {
+                self.metrics.dlq_rows.set(rows);
+                self.metrics.dlq_open.set(open);
+            }
             Err(error) => self.fault(error),
         }
     }

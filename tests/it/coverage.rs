@@ -129,7 +129,14 @@ fn a_journal_of_version_1_is_brought_up_to_date() {
     sink.await_events(10);
     assert_eq!(sink.stop(), Some(0));
     let journal = rusqlite::Connection::open(sink.journal()).unwrap();
-    let back = "DROP TRIGGER event_journal_pruned; DROP TRIGGER event_dlq_pruned; DROP TABLE kafka_range;
+    let made_new = schema(&journal);
+    let back = "DROP TABLE audit; DROP TABLE replay_job; DROP TABLE replay_item;
+        DROP INDEX event_journal_key; DROP INDEX event_dlq_open;
+        DROP TRIGGER event_journal_pruned; DROP TRIGGER event_dlq_pruned; DROP TABLE kafka_range;
+        ALTER TABLE event_journal DROP COLUMN dlq_id;
+        ALTER TABLE event_dlq DROP COLUMN state; ALTER TABLE event_dlq DROP COLUMN attempts;
+        ALTER TABLE event_dlq DROP COLUMN last_error; ALTER TABLE event_dlq DROP COLUMN last_attempt_at;
+        ALTER TABLE event_dlq DROP COLUMN event_id; ALTER TABLE event_dlq DROP COLUMN note;
         ALTER TABLE event_journal DROP COLUMN kafka_epoch; ALTER TABLE event_dlq DROP COLUMN kafka_epoch;
         CREATE TABLE p (topic TEXT NOT NULL, kafka_partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
             PRIMARY KEY (topic, kafka_partition)) STRICT, WITHOUT ROWID;
@@ -144,4 +151,14 @@ fn a_journal_of_version_1_is_brought_up_to_date() {
     let leads = integrity(&sink, LEADS, 0);
     assert_eq!((&leads["first"], &leads["last"], &leads["stored"]), (&0.into(), &10.into(), &11.into()));
     assert_eq!(verify(&sink, &[]).0, 0);
+    assert_eq!(schema(&rusqlite::Connection::open(sink.journal()).unwrap()), made_new);
+}
+
+/// Every column of every table, and every index and trigger.
+fn schema(journal: &rusqlite::Connection) -> Vec<String> {
+    let sql = "SELECT master.type || ' ' || master.name || ' ' || coalesce(col.name || ' ' || col.type || ' ' || \"notnull\" \
+                   || ' ' || coalesce(dflt_value, '') || ' ' || pk, '') \
+               FROM sqlite_master AS master LEFT JOIN pragma_table_info(master.name) AS col ORDER BY 1";
+    let mut select = journal.prepare(sql).unwrap();
+    select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }

@@ -27,7 +27,7 @@ fn lists_have_the_guides_shapes_and_limits() {
     let names = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
     let latest = sink.get("/events/latest").json();
     assert_eq!(latest.as_array().unwrap().len(), 20);
-    assert_eq!(names(&latest[0]), "id received_at tenant_id topic");
+    assert_eq!(names(&latest[0]), "id tenant_id topic received_at");
     assert_eq!((&latest[0]["id"], &latest[19]["id"]), (&30.into(), &11.into()));
     let received = latest[0]["received_at"].as_str().unwrap();
     assert_eq!((received.len(), &received[10..11], &received[26..]), (32, "T", "+00:00"), "{received}");
@@ -35,7 +35,7 @@ fn lists_have_the_guides_shapes_and_limits() {
     assert_eq!(sink.get("/events/latest?limit=1").json().as_array().unwrap().len(), 1);
 
     let dead = sink.get("/dlq").json();
-    assert_eq!(names(&dead[0]), "error id received_at topic");
+    assert_eq!(names(&dead[0]), "id topic error received_at");
     assert_eq!(dead[0]["error"], "not_json: expected value at line 1 column 1");
 
     for path in

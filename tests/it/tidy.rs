@@ -12,10 +12,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("health", &[]),
     ("shutdown", &[]),
     ("watermarks", &[]),
+    ("audit", &[]),
+    ("job", &[]),
     ("coverage", &["event"]),
     ("dead_letter", &["event"]),
-    ("queue", &["event", "coverage", "dead_letter"]),
-    ("store", &["event", "coverage", "dead_letter", "queue"]),
+    ("queue", &["event", "coverage", "dead_letter", "job", "audit"]),
+    ("store", &["event", "coverage", "dead_letter", "queue", "job", "audit"]),
     (
         "consume",
         &[
@@ -32,10 +34,25 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // The breaker is the dead letters' own: the writer gives it its limits.
-    ("write", &["queue", "store", "dead_letter", "config", "metrics", "health", "shutdown"]),
-    ("replay", &["queue", "store", "event", "config", "metrics", "shutdown"]),
+    ("write", &["queue", "store", "dead_letter", "job", "audit", "config", "metrics", "health", "shutdown"]),
     // To the queue only orders to the writer go.
-    ("serve", &["store", "replay", "queue", "config", "metrics", "health", "shutdown", "watermarks"]),
+    ("replay", &["queue", "store", "event", "job", "audit", "config", "metrics", "shutdown"]),
+    (
+        "serve",
+        &[
+            "store",
+            "replay",
+            "queue",
+            "dead_letter",
+            "job",
+            "audit",
+            "config",
+            "metrics",
+            "health",
+            "shutdown",
+            "watermarks",
+        ],
+    ),
     ("verify", &["store", "consume", "coverage", "config"]),
 ];
 
@@ -47,6 +64,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("r2d2_sqlite", &["store"]),
     ("rustix", &["store"]),
     ("tiny_http", &["serve"]),
+    ("json_patch", &["serve"]),
     ("crossbeam_channel", &["queue"]),
     ("clap", &["cli"]),
 ];

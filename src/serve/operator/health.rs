@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::health::Health;
-use crate::serve::reply::Reply;
+use super::OperatorApi;
+use super::call::Call;
+use crate::serve::reply::{ApiError, Reply};
 
 #[derive(Serialize)]
 struct State {
@@ -13,9 +14,9 @@ struct State {
     reasons: Vec<String>,
 }
 
-pub fn get(health: &Health) -> Reply {
-    let reasons = health.reasons();
+pub fn get(api: &OperatorApi, _: &Call) -> Result<Reply, ApiError> {
+    let reasons = api.health.reasons();
     let (status, word) = if reasons.is_empty() { (200, "healthy") } else { (503, "unhealthy") };
     let (service, version) = ("crm-events-sink", env!("CARGO_PKG_VERSION"));
-    Reply::json(status, &State { status: word, service, version, reasons })
+    Ok(Reply::json(status, &State { status: word, service, version, reasons }))
 }

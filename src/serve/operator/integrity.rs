@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use super::OperatorApi;
+use super::call::Call;
 use crate::serve::reply::{ApiError, Reply};
-use crate::store::{LogCoverage, Readers};
+use crate::store::LogCoverage;
 use crate::watermarks::Watermarks;
 
 #[derive(Serialize)]
@@ -33,13 +35,14 @@ struct Broker {
     at: String,
 }
 
-pub fn get(readers: &Readers, watermarks: &Watermarks, topic: Option<String>) -> Result<Reply, ApiError> {
+pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let (readers, topic) = (&api.readers, call.text("topic")?);
     let logs = readers.coverage(topic.as_deref())?;
     if let (Some(topic), true) = (&topic, logs.is_empty()) {
         let problem = format!("{topic:.249?} is not in the journal; leave it out to see every topic");
-        return Err(ApiError::Parameter { parameter: "topic", problem });
+        return Err(ApiError::parameter("topic", problem));
     }
-    let partitions: Vec<Partition> = logs.into_iter().map(|log| with_broker(log, watermarks)).collect();
+    let partitions: Vec<Partition> = logs.into_iter().map(|log| with_broker(log, &api.watermarks)).collect();
     let complete = partitions.iter().all(|partition| partition.complete);
     let (journal_id, member_id) = (readers.journal_id()?, readers.member_id()?);
     Ok(Reply::json(200, &Integrity { complete, journal_id, member_id, partitions }))

@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-use crate::replay::Replayer;
+use super::OperatorApi;
+use super::call::Call;
+use crate::audit::{Act, Outcome};
+use crate::replay::{Placed, ReplayError};
 use crate::serve::reply::{ApiError, Reply};
-use crate::store::Readers;
 
 #[derive(Serialize)]
 struct Replayed {
@@ -14,9 +16,53 @@ struct Replayed {
     tenant_id: String,
 }
 
-pub fn post(readers: &Readers, replayer: &Replayer, id: i64) -> Result<Reply, ApiError> {
-    let event = readers.event(id)?.ok_or(ApiError::NoSuchRow { what: "event", id })?;
-    replayer.replay(&event, &readers.journal_id()?)?;
-    let replayed = Replayed { status: "replayed", event_id: id, topic: event.topic, tenant_id: event.tenant_id };
-    Ok(Reply::json(200, &replayed))
+pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let id = call.id()?;
+    let event = api.readers.event(id)?.ok_or(ApiError::NoSuchRow { what: "event", id })?;
+    let to_topic = allowed_topic(api, call.text("to_topic")?)?;
+    let topic = to_topic.clone().unwrap_or_else(|| event.topic.clone());
+    let act = call.act("replay", format!("event {id} to {topic}"))?.counting(1);
+    let started_id = api.note(act.with(Outcome::Started, ""))?;
+    let replayed = api.replayer.replay(&event, to_topic.as_deref(), &api.readers.journal_id()?);
+    note_end(api, &act.after(started_id), &replayed);
+    Ok(match replayed {
+        Ok(_) => {
+            let body = Replayed { status: "replayed", event_id: id, topic, tenant_id: event.tenant_id };
+            Reply::json(200, &body)
+        }
+        Err(error) => Reply::error(&error.into()),
+    })
+}
+
+/// How a replay ended, as the audit has it.
+pub fn ended(act: &Act, replayed: &Result<Placed, ReplayError>) -> Act {
+    match replayed {
+        Ok(at) => act.with(Outcome::Done, format!("partition {}, offset {}", at.partition, at.offset)),
+        Err(error @ ReplayError::TimedOut { .. }) => act.with(Outcome::Unknown, error),
+        Err(error) => act.with(Outcome::Failed, error),
+    }
+}
+
+/// It happened, whether it can be put down or not: that it was begun stands there.
+fn note_end(api: &OperatorApi, act: &Act, replayed: &Result<Placed, ReplayError>) {
+    if let Err(error) = api.note(ended(act, replayed)) {
+        tracing::error!(target = act.target, %error, "the end of a replay is not in the audit");
+    }
+}
+
+/// # Errors
+/// A topic that nobody allowed.
+pub fn allowed_topic(api: &OperatorApi, to_topic: Option<String>) -> Result<Option<String>, ApiError> {
+    let allowed = &api.config.replay.to_topics;
+    match to_topic {
+        Some(topic) if !allowed.contains(&topic) => {
+            let problem = if allowed.is_empty() {
+                format!("{topic:.249?} is not allowed: the setting replay.to_topics names no topic")
+            } else {
+                format!("{topic:.249?} is not allowed: the setting replay.to_topics has {}", allowed.join(", "))
+            };
+            Err(ApiError::parameter("to_topic", problem))
+        }
+        to_topic => Ok(to_topic),
+    }
 }

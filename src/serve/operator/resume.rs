@@ -1,14 +1,11 @@
 //! `POST /consumer/resume`: goes on with partitions that were halted.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use crate::queue::Orders;
+use super::call::Call;
+use super::{OperatorApi, PATIENCE};
+use crate::queue::Order;
 use crate::serve::reply::{ApiError, Reply};
-
-/// How long the writer may take to note it.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Resumed {
@@ -22,12 +19,16 @@ struct TopicPartition {
     partition: i32,
 }
 
-pub fn post(orders: &Orders, topic: Option<String>, partition: Option<i32>) -> Result<Reply, ApiError> {
+pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let (topic, partition) = (call.text("topic")?, call.number("partition", 0..=i32::MAX)?);
     if partition.is_some() && topic.is_none() {
-        let problem = "goes with a topic, as ?topic=apexflow.leads.created&partition=0".to_owned();
-        return Err(ApiError::Parameter { parameter: "partition", problem });
+        let problem = "goes with a topic, as ?topic=apexflow.leads.created&partition=0";
+        return Err(ApiError::parameter("partition", problem));
     }
-    let resumed = orders.resume(topic, partition, PATIENCE)?;
+    let which = topic.clone().unwrap_or_else(|| "every topic".to_owned());
+    let target = partition.map_or(which.clone(), |partition| format!("{which}/{partition}"));
+    let act = call.act("consumer.resume", target)?;
+    let resumed = api.orders.give(PATIENCE, |answer| Order::Resume { topic, partition, act, answer })?;
     let one = |(topic, partition): &(std::sync::Arc<str>, i32)| TopicPartition {
         topic: topic.to_string(),
         partition: *partition,

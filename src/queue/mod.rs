@@ -1,11 +1,17 @@
 //! Between consume and write, bounded, both ways: batches go forward, durable offsets and halts come back. Orders of
 //! the operator reach the writer by a second channel.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+mod durable;
+mod orders;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
+
+pub use self::durable::Durable;
+use self::orders::Ordered;
+pub use self::orders::{Answer, JobOrder, LetterOrder, Order, OrderError, Orders};
 
 use crate::coverage::Begin;
 use crate::dead_letter::DeadLetter;
@@ -103,44 +109,6 @@ impl Batch {
     }
 }
 
-/// What an operator orders, and where the answer goes.
-#[derive(Debug)]
-pub enum Order {
-    /// Go on with the partitions that were halted: all, or those of a topic, or one.
-    Resume { topic: Option<String>, partition: Option<i32>, answer: Sender<Vec<Partition>> },
-}
-
-/// The API's end: orders to the writer.
-#[derive(Debug, Clone)]
-pub struct Orders {
-    orders: Sender<Order>,
-}
-
-/// Why an order was not carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum OrderError {
-    #[error("the journal cannot be written just now, so this was not done; see GET /health, then try again")]
-    NotNow,
-}
-
-impl Orders {
-    /// Has the writer resume halted partitions; those it resumed.
-    ///
-    /// # Errors
-    /// If the writer does not answer within `patience`: nothing was done.
-    pub fn resume(
-        &self,
-        topic: Option<String>,
-        partition: Option<i32>,
-        patience: Duration,
-    ) -> Result<Vec<Partition>, OrderError> {
-        let (answer, answered) = crossbeam_channel::bounded(1);
-        let order = Order::Resume { topic, partition, answer };
-        self.orders.send_timeout(order, patience).map_err(|_| OrderError::NotNow)?;
-        answered.recv_timeout(patience).map_err(|_| OrderError::NotNow)
-    }
-}
-
 /// What the writer can find in the queue.
 #[derive(Debug)]
 pub enum Arrival {
@@ -148,7 +116,7 @@ pub enum Arrival {
     Order(Order),
     /// Nothing until the deadline.
     Quiet,
-    /// Every consumer is gone and the queue is empty.
+    /// Everybody who could give a batch or an order is gone, and the queue is empty.
     Closed,
 }
 
@@ -162,7 +130,7 @@ pub struct Inlet {
 #[derive(Debug)]
 pub struct Outlet {
     batches: Receiver<Batch>,
-    orders: Receiver<Order>,
+    orders: Receiver<Ordered>,
 }
 
 /// Orders that may wait for the writer.
@@ -171,7 +139,8 @@ const ORDERS_MAX: usize = 16;
 pub fn bounded(batches_max: usize) -> (Inlet, Orders, Outlet) {
     let (inlet, batches) = crossbeam_channel::bounded(batches_max);
     let (sender, orders) = crossbeam_channel::bounded(ORDERS_MAX);
-    (Inlet { batches: inlet }, Orders { orders: sender }, Outlet { batches, orders })
+    let orders_end = Orders::new(sender, batches.clone());
+    (Inlet { batches: inlet }, orders_end, Outlet { batches, orders })
 }
 
 impl Inlet {
@@ -188,14 +157,19 @@ impl Inlet {
 }
 
 impl Outlet {
-    /// The next order or batch, orders first.
+    /// The next order or batch, orders first. An order that its giver no longer waits for is dropped.
     pub fn next(&self, deadline: Instant) -> Arrival {
-        if let Ok(order) = self.orders.try_recv() {
-            return Arrival::Order(order);
+        while let Ok(ordered) = self.orders.try_recv() {
+            if let Some(order) = ordered.in_time() {
+                return Arrival::Order(order);
+            }
         }
         crossbeam_channel::select! {
-            recv(self.orders) -> order => order.map_or_else(|_| self.next_batch(deadline), Arrival::Order),
-            recv(self.batches) -> batch => batch.map_or(Arrival::Closed, Arrival::Batch),
+            recv(self.orders) -> ordered => match ordered {
+                Ok(ordered) => ordered.in_time().map_or(Arrival::Quiet, Arrival::Order),
+                Err(_) => self.next_batch(deadline),
+            },
+            recv(self.batches) -> batch => batch.map_or_else(|_| self.last_orders(deadline), Arrival::Batch),
             default(deadline.saturating_duration_since(Instant::now())) => Arrival::Quiet,
         }
     }
@@ -209,6 +183,15 @@ impl Outlet {
         }
     }
 
+    /// The consumers are gone. What the API and the replays have under way is still to be recorded.
+    fn last_orders(&self, deadline: Instant) -> Arrival {
+        match self.orders.recv_deadline(deadline) {
+            Ok(ordered) => ordered.in_time().map_or(Arrival::Quiet, Arrival::Order),
+            Err(RecvTimeoutError::Timeout) => Arrival::Quiet,
+            Err(RecvTimeoutError::Disconnected) => Arrival::Closed,
+        }
+    }
+
     pub fn waiting(&self) -> usize {
         self.batches.len()
     }
@@ -217,109 +200,20 @@ impl Outlet {
 /// A topic's partition.
 pub type Partition = (Arc<str>, i32);
 
-/// What comes back from the writer: the next offset of every partition, up to which the file holds everything, and
-/// which partitions are halted. One entry a partition, so it is as bounded as the topics are; the writer never waits
-/// for a reader of it.
-#[derive(Debug, Default)]
-pub struct Durable {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    next_offsets: HashMap<Partition, i64>,
-    halted: HashSet<Partition>,
-    /// Their records are not taken until they begin again.
-    interrupted: HashSet<Partition>,
-    /// Given up by the group before their records were durable; the writer is to forget those.
-    withdrawn: HashSet<Partition>,
-}
-
-impl Durable {
-    /// The writer: everything before these offsets is in the file.
-    pub fn publish(&self, next_offsets: impl IntoIterator<Item = (Partition, i64)>) {
-        self.lock().next_offsets.extend(next_offsets);
-        self.changed.notify_all();
-    }
-
-    pub fn next_offset(&self, partition: &Partition) -> Option<i64> {
-        self.lock().next_offsets.get(partition).copied()
-    }
-
-    /// Waits until the file holds everything before the offsets of `sent`; whether it did before `deadline`.
-    pub fn wait_for(&self, sent: &[(Partition, i64)], deadline: Instant) -> bool {
-        let behind = |state: &mut State| sent.iter().any(|(p, next)| state.next_offsets.get(p) != Some(next));
-        let left = deadline.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(self.lock(), left, behind);
-        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
-    }
-
-    /// The writer: takes nothing of `partition` until an operator resumes it.
-    pub fn halt(&self, partition: Partition) {
-        self.lock().halted.insert(partition.clone());
-        self.interrupt([partition]);
-    }
-
-    /// The writer: records of `partitions` came that it did not take. Their reading is to begin again.
-    pub fn interrupt(&self, partitions: impl IntoIterator<Item = Partition>) {
-        self.lock().interrupted.extend(partitions);
-        self.changed.notify_all();
-    }
-
-    /// A consumer: those of its partitions that were interrupted since the last call.
-    pub fn take_interrupted(&self, is_own: impl Fn(&Partition) -> bool) -> Vec<Partition> {
-        self.lock().interrupted.extract_if(|partition| is_own(partition)).collect()
-    }
-
-    /// The writer: an operator has resumed `partition`.
-    pub fn resume(&self, partition: &Partition) {
-        self.lock().halted.remove(partition);
-    }
-
-    pub fn is_halted(&self, partition: &Partition) -> bool {
-        self.lock().halted.contains(partition)
-    }
-
-    /// A consumer: what of `partitions` is still in the queue is no longer ours to store.
-    pub fn withdraw(&self, partitions: &[Partition]) {
-        self.lock().withdrawn.extend(partitions.iter().cloned());
-    }
-
-    /// The writer: the partitions that were withdrawn since the last call.
-    pub fn take_withdrawn(&self) -> HashSet<Partition> {
-        std::mem::take(&mut self.lock().withdrawn)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_full_queue_gives_the_batch_back_and_a_closed_one_is_drained_first() {
-        let (inlet, _orders, outlet) = bounded(1);
+        let (inlet, orders, outlet) = bounded(1);
         let patience = Duration::from_millis(1);
         inlet.offer(Batch::new(Instant::now()), patience).unwrap();
         assert!(inlet.offer(Batch::new(Instant::now()), patience).is_err());
         drop(inlet);
         assert!(matches!(outlet.next(Instant::now()), Arrival::Batch(_)));
+        assert!(matches!(outlet.next(Instant::now()), Arrival::Quiet), "an order may still come");
+        drop(orders);
         assert!(matches!(outlet.next(Instant::now()), Arrival::Closed));
-    }
-
-    #[test]
-    fn waiting_for_durable_offsets_ends_with_them_or_with_the_deadline() {
-        let durable = Arc::new(Durable::default());
-        let partition: Partition = ("leads".into(), 2);
-        let sent = [(partition.clone(), 41)];
-        assert!(!durable.wait_for(&sent, Instant::now()));
-        let writer = Arc::clone(&durable);
-        let thread = std::thread::spawn(move || writer.publish([(partition, 41)]));
-        assert!(durable.wait_for(&sent, Instant::now() + Duration::from_secs(10)));
-        thread.join().unwrap();
     }
 }

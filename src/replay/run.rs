@@ -1,0 +1,373 @@
+//! One job, from its first event to its last.
+//!
+//! An event is noted as in flight before it goes to the producer, and what became of it after the broker said so: a
+//! crash in between leaves it in flight, and `settle.rs` finds out about it. The producer tries for ever, in order and
+//! without doubling anything, so a broker that is away only takes time.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer, PurgeConfig};
+
+use super::jobs::Shared;
+use super::outbound::{Context, Delivery, Origin, Outbound, client_config};
+use super::pace::Pace;
+use crate::job::{Step, Verdict};
+use crate::queue::{JobOrder, Order};
+use crate::store::{EventDetail, Job};
+
+/// Events that are in flight at once: a quarter of a second's, within this.
+const CHUNK_MAX: u32 = 500;
+/// How long the producer is listened to before what else there is to do is looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How long to wait before what the box or the broker refused is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long the writer may take to begin with an order.
+const ORDER_PATIENCE: Duration = Duration::from_secs(5);
+/// Without an acknowledgement for so long, a job says that it waits for Kafka.
+const SILENCE: Duration = Duration::from_secs(2);
+/// The rate that a job reports is that of this time.
+const RATE_OVER: Duration = Duration::from_secs(5);
+
+/// What a job's thread is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    Go,
+    Pause,
+    /// Nothing more is sent.
+    Cancel,
+    /// The sink stops; the job goes on with the next start.
+    Stop,
+}
+
+/// Between a job's thread and those who ask it to do something. While `want` is locked nothing goes to the producer,
+/// so after a change of it nothing goes that it forbids.
+pub struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+pub struct State {
+    pub want: Want,
+    pub rate_per_s: u32,
+    /// Why nothing is sent just now.
+    pub waiting_for: Option<String>,
+    /// Acknowledgements of late: when, and how many.
+    acknowledged: VecDeque<(Instant, usize)>,
+}
+
+impl Control {
+    pub fn new(want: Want, rate_per_s: u32) -> Control {
+        let state = State { want, rate_per_s, waiting_for: None, acknowledged: VecDeque::new() };
+        Control { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets what is wanted; what was before. A stop stays one.
+    pub fn want(&self, want: Want) -> Want {
+        let mut state = self.lock();
+        let before = state.want;
+        if before != Want::Stop {
+            state.want = want;
+        }
+        self.changed.notify_all();
+        before
+    }
+
+    /// Waits while `is_unwanted` and not longer than `patience`; what is wanted then.
+    pub fn wait_while(&self, patience: Duration, is_unwanted: impl Fn(Want) -> bool) -> Want {
+        let unwanted = |state: &mut State| is_unwanted(state.want);
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, unwanted);
+        waited.unwrap_or_else(PoisonError::into_inner).0.want
+    }
+
+    fn say(&self, waiting_for: Option<String>) {
+        self.lock().waiting_for = waiting_for;
+    }
+}
+
+impl State {
+    fn note_acknowledged(&mut self, events: usize, now: Instant) {
+        self.acknowledged.push_back((now, events));
+        while self.acknowledged.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
+            self.acknowledged.pop_front();
+        }
+    }
+
+    /// Events a second of late.
+    pub fn rate(&self, now: Instant) -> f64 {
+        let recent = self.acknowledged.iter().filter(|(at, _)| now.duration_since(*at) <= RATE_OVER);
+        let (mut events, mut since) = (0, now);
+        for (at, count) in recent {
+            // What came first began the span.
+            since = since.min(*at);
+            events += count;
+        }
+        events as f64 / (now - since).max(Duration::from_millis(250)).as_secs_f64()
+    }
+}
+
+/// A job's thread.
+pub struct Run {
+    pub(super) job: Job,
+    pub(super) shared: Arc<Shared>,
+    pub(super) control: Arc<Control>,
+    journal_id: String,
+    producer: BaseProducer<Context>,
+    report: Sender<(i64, Delivery)>,
+    reports: Receiver<(i64, Delivery)>,
+    pace: Pace,
+}
+
+impl Run {
+    /// # Errors
+    /// If the settings are none that a producer can be made with.
+    pub fn new(job: Job, journal_id: String, shared: Arc<Shared>, control: Arc<Control>) -> Result<Run, KafkaError> {
+        let (report, reports) = mpsc::channel();
+        let producer = producer(&shared)?;
+        Ok(Run { job, shared, control, journal_id, producer, report, reports, pace: Pace::new(Instant::now()) })
+    }
+
+    pub fn run(mut self) {
+        if !self.settle() {
+            return;
+        }
+        let mut after = 0;
+        loop {
+            match self.control.wait_while(Duration::MAX, |want| want == Want::Pause) {
+                Want::Go | Want::Pause => {}
+                Want::Cancel | Want::Stop => return,
+            }
+            if self.stands_back() {
+                continue;
+            }
+            let chunk = (self.control.lock().rate_per_s / 4).clamp(1, CHUNK_MAX);
+            let events = match self.shared.readers.next_events(self.job.job_id, after, chunk) {
+                Ok(events) => events,
+                Err(error) => {
+                    self.wait_for(format!("the journal: {error}"));
+                    continue;
+                }
+            };
+            let Some(last) = events.last().map(id) else {
+                if self.step(Step::Finish { job_id: self.job.job_id }) && self.control.lock().want == Want::Go {
+                    tracing::info!(job = self.job.job_id, "replay job finished");
+                    return;
+                }
+                continue;
+            };
+            let event_ids = events.iter().map(id).collect();
+            if !self.step(Step::Begin { job_id: self.job.job_id, event_ids }) {
+                return;
+            }
+            let verdicts = self.send(&events);
+            // Those that were not sent come next, when it goes on.
+            let unsent = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Unsent).map(|(id, _)| *id).min();
+            after = unsent.map_or(last, |first| first - 1);
+            if !self.step(Step::Record { job_id: self.job.job_id, verdicts }) {
+                return;
+            }
+        }
+    }
+
+    /// Ingestion comes first: while batches wait for the writer, nothing is sent.
+    fn stands_back(&self) -> bool {
+        let is_behind = self.shared.orders.batches_waiting() > self.shared.config.queue.batches_max / 2;
+        if is_behind {
+            self.wait_for("ingestion, which is behind".to_owned());
+        }
+        is_behind
+    }
+
+    /// Waits a little, and says what for.
+    fn wait_for(&self, what: String) {
+        self.control.say(Some(what));
+        self.control.wait_while(RETRY_AFTER, |want| want == Want::Go);
+    }
+
+    /// Has the writer note `step`, however long it takes. Whether it did; not so only when the sink stops.
+    pub(super) fn step(&self, step: Step) -> bool {
+        loop {
+            let done = self
+                .shared
+                .orders
+                .give(ORDER_PATIENCE, |answer| Order::Job(Box::new(JobOrder::Step { step: step.clone(), answer })));
+            match done {
+                Ok(()) => {
+                    self.control.say(None);
+                    return true;
+                }
+                Err(error) => {
+                    self.control.say(Some(format!("the journal: {error}")));
+                    if self.control.wait_while(RETRY_AFTER, |want| want != Want::Stop) == Want::Stop {
+                        return false;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends `events` at the job's rate, and waits for what the broker says of each.
+    fn send(&mut self, events: &[Result<EventDetail, i64>]) -> Vec<(i64, Verdict)> {
+        let mut verdicts = Vec::with_capacity(events.len());
+        let mut open: HashMap<i64, &EventDetail> = HashMap::new();
+        let mut is_held = false;
+        for event in events {
+            match event {
+                Err(id) => verdicts.push((*id, Verdict::Failed("it is no longer in the journal".to_owned()))),
+                Ok(event) => {
+                    is_held = is_held || !self.await_turn();
+                    match if is_held { Some(Verdict::Unsent) } else { self.produce(event, true) } {
+                        Some(verdict) => {
+                            is_held = is_held || verdict == Verdict::Unsent;
+                            verdicts.push((event.id, verdict));
+                        }
+                        None => drop(open.insert(event.id, event)),
+                    }
+                }
+            }
+        }
+        self.await_deliveries(open, &mut verdicts);
+        for (_, verdict) in &verdicts {
+            match verdict {
+                Verdict::Acknowledged { .. } => self.shared.metrics.count_replay("replayed"),
+                Verdict::Failed(_) => self.shared.metrics.count_replay("refused"),
+                Verdict::Uncertain(_) => self.shared.metrics.count_replay("uncertain"),
+                Verdict::Unsent => {}
+            }
+        }
+        self.replace_producer_if_broken();
+        verdicts
+    }
+
+    /// Waits until the next event is due; whether it may be sent then.
+    fn await_turn(&mut self) -> bool {
+        loop {
+            let (want, rate_per_s) = {
+                let state = self.control.lock();
+                (state.want, state.rate_per_s)
+            };
+            if want != Want::Go {
+                return false;
+            }
+            match self.pace.take(rate_per_s, Instant::now()) {
+                None => return true,
+                Some(left) => self.producer.poll(left.min(TICK)),
+            }
+        }
+    }
+
+    /// Gives an event to the producer; `None` if it took it.
+    fn produce(&self, event: &EventDetail, keep_partition: bool) -> Option<Verdict> {
+        let token = self.job.token.as_str();
+        let drop_headers = &self.shared.config.replay.drop_headers;
+        let origin = Origin { journal_id: &self.journal_id, job: Some((self.job.job_id, token)), drop_headers };
+        let mut record = match Outbound::event(event, self.job.to_topic.as_deref(), &origin) {
+            Ok(record) => record,
+            Err(error) => return Some(Verdict::Failed(error.to_string())),
+        };
+        if !keep_partition {
+            record.partition = None;
+        }
+        loop {
+            let sent = {
+                let state = self.control.lock();
+                if state.want != Want::Go {
+                    return Some(Verdict::Unsent);
+                }
+                self.producer.send(record.record(event.id, &self.report))
+            };
+            let Err((error, _)) = sent else { return None };
+            match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::QueueFull) => self.producer.poll(TICK),
+                // The topic has fewer partitions than when the event came: its key says where it belongs now.
+                Some(RDKafkaErrorCode::UnknownPartition) if record.partition.take().is_some() => {}
+                _ => return Some(Verdict::Failed(error.to_string())),
+            }
+        }
+    }
+
+    /// Waits until it is known of every event of `open` what became of it. When the sink stops it waits for half of
+    /// `shutdown_timeout`; what is open then stays noted as in flight.
+    fn await_deliveries(&self, mut open: HashMap<i64, &EventDetail>, verdicts: &mut Vec<(i64, Verdict)>) {
+        let (mut heard_at, mut stop_by) = (Instant::now(), None);
+        while !open.is_empty() {
+            self.producer.poll(TICK);
+            let mut acknowledged = 0;
+            while let Ok((id, delivery)) = self.reports.try_recv() {
+                let Some(event) = open.remove(&id) else { continue };
+                let is_elsewhere = delivery.code() == Some(RDKafkaErrorCode::UnknownPartition);
+                let again = if is_elsewhere { self.produce(event, false) } else { Some(self.judge(event, delivery)) };
+                match again {
+                    None => drop(open.insert(id, event)),
+                    Some(verdict) => {
+                        acknowledged += usize::from(matches!(verdict, Verdict::Acknowledged { .. }));
+                        verdicts.push((id, verdict));
+                    }
+                }
+            }
+            let now = Instant::now();
+            if acknowledged > 0 {
+                heard_at = now;
+                self.control.lock().note_acknowledged(acknowledged, now);
+            }
+            let is_silent = now - heard_at > SILENCE;
+            let silence = || format!("Kafka, which has not acknowledged anything for {} s", (now - heard_at).as_secs());
+            self.control.say(is_silent.then(silence));
+            match self.control.lock().want {
+                Want::Go | Want::Pause => {}
+                // What the producer has and has not sent, or would send again, must not go out any more.
+                Want::Cancel => self.producer.purge(PurgeConfig::default().queue()),
+                Want::Stop => {
+                    let patience = self.shared.config.shutdown_timeout / 2;
+                    if now > *stop_by.get_or_insert(now + patience) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge(&self, event: &EventDetail, delivery: Delivery) -> Verdict {
+        match delivery {
+            Delivery::Acknowledged { partition, offset } => {
+                let topic = self.job.to_topic.clone().unwrap_or_else(|| event.topic.clone());
+                Verdict::Acknowledged { topic, partition, offset }
+            }
+            Delivery::Failed { error, may_be_there: true } => Verdict::Uncertain(error.to_string()),
+            Delivery::Failed { error, may_be_there: false } => match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::PurgeQueue) => Verdict::Unsent,
+                _ => Verdict::Failed(error.to_string()),
+            },
+        }
+    }
+
+    /// An idempotent producer that lost its sequence cannot be used any more.
+    fn replace_producer_if_broken(&mut self) {
+        if self.producer.client().fatal_error().is_none() {
+            return;
+        }
+        match producer(&self.shared) {
+            Ok(producer) => self.producer = producer,
+            Err(error) => tracing::warn!(job = self.job.job_id, %error, "no new producer"),
+        }
+    }
+
+    pub(super) fn client(&self) -> &rdkafka::client::Client<Context> {
+        self.producer.client()
+    }
+}
+
+fn id(event: &Result<EventDetail, i64>) -> i64 {
+    event.as_ref().map_or_else(|id| *id, |event| event.id)
+}
+
+fn producer(shared: &Shared) -> Result<BaseProducer<Context>, KafkaError> {
+    client_config(&shared.config, 0).create_with_context(Context)
+}

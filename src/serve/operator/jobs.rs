@@ -1,0 +1,368 @@
+//! Bulk replays: `POST /replay/batch`, `/replay/range` and `/replay/jobs` make a job; the rest watches and steers it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::OperatorApi;
+use super::call::{Call, bounded, journal_time};
+use super::replay::allowed_topic;
+use crate::audit::Outcome;
+use crate::config::RATE_PER_S_MAX;
+use crate::job::{Change, Filter, ITEMS_MAX, Idempotency, Made, NewJob};
+use crate::replay::ReplayError;
+use crate::serve::reply::{ApiError, Reply};
+use crate::store::{Choice, Found, Job};
+
+/// The parameters of what makes a job.
+pub const OPTIONS: &[&str] = &["to_topic", "rate_per_s", "skip_superseded", "confirm", "dry_run", "wait", "reason"];
+/// … and the filter of a range.
+pub const RANGE: &[&str] = &[
+    "start",
+    "end",
+    "tenant_id",
+    "topic",
+    "event_type",
+    "key",
+    "to_topic",
+    "rate_per_s",
+    "skip_superseded",
+    "confirm",
+    "dry_run",
+    "wait",
+    "reason",
+];
+/// Seconds that a client may ask to wait.
+const WAIT_S_MAX: u64 = 60;
+/// How often it is looked whether a job has ended.
+const WAIT_TICK: Duration = Duration::from_millis(100);
+const STATES: [&str; 4] = ["running", "paused", "finished", "cancelled"];
+const ITEM_STATES: [&str; 6] = ["pending", "in_flight", "acknowledged", "failed", "uncertain", "cancelled"];
+
+/// A body: the filter and the options, which may stand in the query as well.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Body {
+    event_ids: Option<Vec<i64>>,
+    start: Option<String>,
+    end: Option<String>,
+    tenant_id: Option<String>,
+    topic: Option<String>,
+    event_type: Option<String>,
+    key: Option<String>,
+    to_topic: Option<String>,
+    rate_per_s: Option<u32>,
+    skip_superseded: Option<bool>,
+    confirm: Option<u64>,
+    dry_run: Option<bool>,
+    wait: Option<u64>,
+    reason: Option<String>,
+}
+
+/// The events of a batch: a list, or a list with a name.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Batch {
+    List(Vec<i64>),
+    Named(NamedBatch),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NamedBatch {
+    event_ids: Vec<i64>,
+}
+
+/// How a job is to be done.
+#[derive(Debug, Hash)]
+struct Options {
+    to_topic: Option<String>,
+    rate_per_s: u32,
+    skip_superseded: bool,
+}
+
+/// How this request is to be answered.
+struct Manner {
+    confirm: Option<u64>,
+    dry_run: bool,
+    wait: Duration,
+    reason: Option<String>,
+}
+
+/// What would be done.
+#[derive(Serialize)]
+struct Plan<'a> {
+    #[serde(flatten)]
+    found: &'a Found,
+    rate_per_s: u32,
+    /// How long it takes at that rate.
+    seconds: f64,
+    needs_confirm: bool,
+}
+
+#[derive(Serialize)]
+struct JobView {
+    #[serde(flatten)]
+    job: Job,
+    rate: f64,
+    seconds_left: Option<f64>,
+    waiting_for: Option<String>,
+}
+
+pub fn batch(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let event_ids = match serde_json::from_slice(call.body()?) {
+        Ok(Batch::List(event_ids) | Batch::Named(NamedBatch { event_ids })) => event_ids,
+        Err(_) => {
+            let problem = r#"must be a list of event ids, as [5,6,7] or {"event_ids":[5,6,7]}"#;
+            return Err(ApiError::parameter("body", problem));
+        }
+    };
+    make(api, call, Body { event_ids: Some(event_ids), ..Body::default() })
+}
+
+pub fn range(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let body = Body {
+        start: call.text("start")?,
+        end: call.text("end")?,
+        tenant_id: call.text("tenant_id")?,
+        topic: call.text("topic")?,
+        event_type: call.text("event_type")?,
+        key: call.text("key")?,
+        ..Body::default()
+    };
+    if body.start.is_none() && body.end.is_none() {
+        return Err(ApiError::parameter("start", "give start, end or both, as start=2025-11-03&end=2025-11-04"));
+    }
+    make(api, call, body)
+}
+
+pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let body = serde_json::from_slice(call.body()?).map_err(|error| {
+        let example = r#"{"tenant_id":"acme","start":"2025-11-03","end":"2025-11-04"}"#;
+        ApiError::parameter("body", format!("must be a JSON object, as {example}: {error}"))
+    })?;
+    make(api, call, body)
+}
+
+fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
+    let (options, manner) = (options(api, call, &body)?, manner(call, &body)?);
+    let filter = filter(body)?;
+    let idempotency = call.idempotency_key()?.map(|key| {
+        let mut hasher = DefaultHasher::new();
+        (&filter, &options).hash(&mut hasher);
+        Idempotency { key, fingerprint: format!("{:016x}", hasher.finish()) }
+    });
+    let mut act = call.act("replay.job", filter.to_json())?;
+    act.reason = manner.reason.clone().or(act.reason);
+    let is_repeated = match &idempotency {
+        Some(idempotency) => api.readers.has_job_of(&idempotency.key)?,
+        None => false,
+    };
+    let new = |event_ids, skipped| NewJob {
+        filter: filter.clone(),
+        event_ids,
+        skipped,
+        to_topic: options.to_topic.clone(),
+        rate_per_s: options.rate_per_s,
+        idempotency,
+    };
+    if is_repeated && !manner.dry_run {
+        // The writer finds the job again, whatever the journal holds by now.
+        return answer(api, api.jobs.make(new(Vec::new(), 0), act)?, manner.wait);
+    }
+    let found = choose(api, &filter, options.skip_superseded)?;
+    let plan = Plan {
+        found: &found,
+        rate_per_s: options.rate_per_s,
+        seconds: found.total as f64 / f64::from(options.rate_per_s),
+        needs_confirm: found.total > api.config.replay.confirm_above as usize,
+    };
+    if manner.dry_run {
+        api.note(act.with(Outcome::DryRun, "").counting(found.total))?;
+        let mut shown = json!(plan);
+        shown["dry_run"] = true.into();
+        return Ok(Reply::json(200, &shown));
+    }
+    if found.total == 0 {
+        return Err(ApiError::Nothing("no event in the journal is meant by that, so nothing was done".to_owned()));
+    }
+    let total = found.total as u64;
+    if manner.confirm.map_or(plan.needs_confirm, |confirmed| confirmed != total) {
+        let what =
+            format!("this would replay {total} events, so nothing was done; if that is meant, add confirm={total}");
+        return Err(ApiError::Confirm { what, more: json!({ "plan": plan }) });
+    }
+    let skipped = found.skipped;
+    let made = api.jobs.make(new(found.event_ids, skipped), act.counting(total as usize))?;
+    answer(api, made, manner.wait)
+}
+
+fn options(api: &OperatorApi, call: &Call, body: &Body) -> Result<Options, ApiError> {
+    let rate_per_s = call.number("rate_per_s", 1..=RATE_PER_S_MAX)?.or(body.rate_per_s);
+    let rate_per_s = rate_per_s.unwrap_or(api.config.replay.rate_per_s);
+    if !(1..=RATE_PER_S_MAX).contains(&rate_per_s) {
+        return Err(ApiError::parameter("rate_per_s", format!("{rate_per_s} is not within 1 and {RATE_PER_S_MAX}")));
+    }
+    let to_topic = call.text("to_topic")?.or_else(|| body.to_topic.clone());
+    Ok(Options {
+        to_topic: allowed_topic(api, to_topic)?,
+        rate_per_s,
+        skip_superseded: call.flag("skip_superseded")? || body.skip_superseded.unwrap_or(false),
+    })
+}
+
+fn manner(call: &Call, body: &Body) -> Result<Manner, ApiError> {
+    let wait = call.number("wait", 0..=WAIT_S_MAX)?.or(body.wait).unwrap_or(0);
+    if wait > WAIT_S_MAX {
+        return Err(ApiError::parameter("wait", format!("{wait} is not within 0 and {WAIT_S_MAX} seconds")));
+    }
+    Ok(Manner {
+        confirm: call.number("confirm", 0..=ITEMS_MAX as u64)?.or(body.confirm),
+        dry_run: call.flag("dry_run")? || body.dry_run.unwrap_or(false),
+        wait: Duration::from_secs(wait),
+        reason: bounded("reason", body.reason.clone())?,
+    })
+}
+
+fn filter(body: Body) -> Result<Filter, ApiError> {
+    let time = |name: &str, text: Option<String>| text.map(|text| journal_time(name, &text)).transpose();
+    let event_ids = body.event_ids.map(|mut ids| {
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    });
+    let some = |name: &str, text: Option<String>| match text {
+        Some(text) if text.is_empty() => Err(ApiError::parameter(name, "is empty; leave it out or give it a value")),
+        text => bounded(name, text),
+    };
+    let filter = Filter {
+        event_ids,
+        start: time("start", body.start)?,
+        end: time("end", body.end)?,
+        tenant_id: some("tenant_id", body.tenant_id)?,
+        topic: some("topic", body.topic)?,
+        event_type: some("event_type", body.event_type)?,
+        key: some("key", body.key)?,
+    };
+    if filter.is_empty() {
+        let problem = "is empty, and that never means every event; give event_ids, start, end, tenant_id, topic, event_type or key";
+        return Err(ApiError::parameter("filter", problem));
+    }
+    if filter.event_ids.as_ref().is_some_and(Vec::is_empty) {
+        return Err(ApiError::parameter("event_ids", "names no event"));
+    }
+    if let (Some(start), Some(end)) = (&filter.start, &filter.end)
+        && start >= end
+    {
+        return Err(ApiError::parameter("end", "is not after start"));
+    }
+    Ok(filter)
+}
+
+fn choose(api: &OperatorApi, filter: &Filter, skip_superseded: bool) -> Result<Found, ApiError> {
+    let found = match api.readers.choose(filter, skip_superseded)? {
+        Choice::Found(found) => found,
+        Choice::TooMany => {
+            let problem = format!("means more than {ITEMS_MAX} events; make several jobs of it");
+            return Err(ApiError::parameter("filter", problem));
+        }
+    };
+    if found.unknown.is_empty() {
+        return Ok(found);
+    }
+    let ids: Vec<String> = found.unknown.iter().map(i64::to_string).collect();
+    Err(ApiError::Nothing(format!("not found, so nothing was done: event {}", ids.join(", "))))
+}
+
+/// 202 with the job; where the client waits, the job as it ended, if it did in time. Only a few may wait at once, the
+/// others are answered now.
+fn answer(api: &OperatorApi, made: Made, wait: Duration) -> Result<Reply, ApiError> {
+    let deadline = Instant::now() + wait;
+    let place: Result<_, ReplayError> = api.replayer.waiting_place();
+    while place.is_ok() && Instant::now() < deadline {
+        if let Some(job) = api.readers.job(made.job_id)?.filter(|job| !job.is_active() && job.in_flight == 0) {
+            return Ok(Reply::json(200, &view(api, job)).with_header("Location", location(made.job_id)));
+        }
+        thread::sleep(WAIT_TICK.min(deadline.saturating_duration_since(Instant::now())));
+    }
+    let body = json!({"job_id": made.job_id, "status": "running", "total": made.total});
+    Ok(Reply::json(202, &body).with_header("Location", location(made.job_id)))
+}
+
+fn location(job_id: i64) -> String {
+    format!("/replay/jobs/{job_id}")
+}
+
+fn view(api: &OperatorApi, job: Job) -> JobView {
+    let progress = api.jobs.progress(job.job_id);
+    let left = (job.pending + job.in_flight) as f64;
+    let rate = progress.rate.min(f64::from(job.rate_per_s));
+    let seconds_left = (job.status == "running" && rate > 0.0).then(|| tenths(left / rate));
+    JobView { job, rate: tenths(progress.rate), seconds_left, waiting_for: progress.waiting_for }
+}
+
+fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+pub fn list(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let jobs = api.readers.jobs(call.word("state", &STATES)?.as_deref(), call.limit()?)?;
+    let views: Vec<JobView> = jobs.into_iter().map(|job| view(api, job)).collect();
+    Ok(Reply::json(200, &views))
+}
+
+pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    Ok(Reply::json(200, &view(api, job(api, call.id()?)?)))
+}
+
+pub fn items(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let id = job(api, call.id()?)?.job_id;
+    let state = call.word("state", &ITEM_STATES)?;
+    let limit = call.limit()?;
+    let after = call.number("cursor", 0..=i64::MAX)?.unwrap_or(0);
+    let items = api.readers.job_items(id, state.as_deref(), after, limit)?;
+    let next = items.last().and_then(|last| call.next_page(items.len(), limit, last.event_id));
+    Ok(Reply::page(&items, next))
+}
+
+fn job(api: &OperatorApi, id: i64) -> Result<Job, ApiError> {
+    api.readers.job(id)?.ok_or(ApiError::NoSuchRow { what: "job", id })
+}
+
+pub fn pause(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    change(api, call, "replay.job.pause", Change::Pause)
+}
+
+pub fn resume(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    change(api, call, "replay.job.resume", Change::Resume)
+}
+
+pub fn cancel(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    change(api, call, "replay.job.cancel", Change::Cancel)
+}
+
+pub fn retry_failed(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let uncertain = call.flag("uncertain")?;
+    change(api, call, "replay.job.retry-failed", Change::RetryFailed { uncertain })
+}
+
+pub fn rate(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let missing = || ApiError::parameter("rate_per_s", "is missing; give events a second, as rate_per_s=50");
+    let rate_per_s = call.number("rate_per_s", 1..=RATE_PER_S_MAX)?.ok_or_else(missing)?;
+    change(api, call, "replay.job.rate", Change::Rate(rate_per_s))
+}
+
+fn change(api: &OperatorApi, call: &Call, action: &'static str, change: Change) -> Result<Reply, ApiError> {
+    let id = call.id()?;
+    let act = call.act(action, format!("job {id}"))?;
+    let detail = match change {
+        Change::Rate(rate_per_s) => format!("{rate_per_s} events a second"),
+        Change::RetryFailed { uncertain: true } => "those that are uncertain included".to_owned(),
+        _ => String::new(),
+    };
+    api.jobs.change(id, change, act.with(Outcome::Done, detail))?;
+    Ok(Reply::json(200, &view(api, job(api, id)?)))
+}
