@@ -56,7 +56,7 @@ pub struct NewJob {
     pub filter: Filter,
     /// In the order in which they are sent.
     pub event_ids: Vec<i64>,
-    /// Superseded events that were left out.
+    /// Superseded events and replays that were left out.
     pub skipped: i64,
     pub to_topic: Option<String>,
     pub rate_per_s: u32,

@@ -160,13 +160,13 @@ impl Outlet {
     /// The next order or batch, orders first. An order that its giver no longer waits for is dropped.
     pub fn next(&self, deadline: Instant) -> Arrival {
         while let Ok(ordered) = self.orders.try_recv() {
-            if let Some(order) = ordered.in_time() {
+            if let Some(order) = ordered.begin() {
                 return Arrival::Order(order);
             }
         }
         crossbeam_channel::select! {
             recv(self.orders) -> ordered => match ordered {
-                Ok(ordered) => ordered.in_time().map_or(Arrival::Quiet, Arrival::Order),
+                Ok(ordered) => ordered.begin().map_or(Arrival::Quiet, Arrival::Order),
                 Err(_) => self.next_batch(deadline),
             },
             recv(self.batches) -> batch => batch.map_or_else(|_| self.last_orders(deadline), Arrival::Batch),
@@ -186,7 +186,7 @@ impl Outlet {
     /// The consumers are gone. What the API and the replays have under way is still to be recorded.
     fn last_orders(&self, deadline: Instant) -> Arrival {
         match self.orders.recv_deadline(deadline) {
-            Ok(ordered) => ordered.in_time().map_or(Arrival::Quiet, Arrival::Order),
+            Ok(ordered) => ordered.begin().map_or(Arrival::Quiet, Arrival::Order),
             Err(RecvTimeoutError::Timeout) => Arrival::Quiet,
             Err(RecvTimeoutError::Disconnected) => Arrival::Closed,
         }

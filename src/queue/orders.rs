@@ -1,5 +1,7 @@
 //! What the writer is asked to do beside storing batches: nobody else may write to the file.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -65,16 +67,26 @@ pub enum LetterOrder {
     Discard { ids: Vec<i64>, note: String, act: Act, answer: Answer<usize> },
 }
 
-/// An order, and until when its giver waits for the writer to begin with it.
+/// An order, and whether its giver still waits for the writer to begin with it.
 #[derive(Debug)]
 pub(super) struct Ordered {
     order: Order,
-    begin_by: Instant,
+    fate: Arc<AtomicU8>,
+}
+
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// Whether the order was still waiting, and is no more.
+fn decide(fate: &AtomicU8, how: u8) -> bool {
+    fate.compare_exchange(WAITING, how, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
 
 impl Ordered {
-    pub(super) fn in_time(self) -> Option<Order> {
-        (Instant::now() <= self.begin_by).then_some(self.order)
+    /// The order, unless its giver has given up: then nobody must carry it out.
+    pub(super) fn begin(self) -> Option<Order> {
+        decide(&self.fate, BEGUN).then_some(self.order)
     }
 }
 
@@ -111,13 +123,18 @@ impl Orders {
     pub fn give<T>(&self, patience: Duration, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, OrderError> {
         let (answer, answered) = crossbeam_channel::bounded(1);
         let begin_by = Instant::now() + patience;
-        let ordered = Ordered { order: order(Answer(answer)), begin_by };
+        let fate = Arc::new(AtomicU8::new(WAITING));
+        let ordered = Ordered { order: order(Answer(answer)), fate: Arc::clone(&fate) };
         self.orders.send_timeout(ordered, patience).map_err(|_| OrderError::NotNow)?;
-        match answered.recv_deadline(begin_by + CARRY_OUT) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Disconnected) => Err(OrderError::NotNow),
-            Err(RecvTimeoutError::Timeout) => Err(OrderError::Unknown),
-        }
+        let answered = match answered.recv_deadline(begin_by) {
+            Err(RecvTimeoutError::Timeout) if decide(&fate, GIVEN_UP) => return Err(OrderError::NotNow),
+            Err(RecvTimeoutError::Timeout) => answered.recv_timeout(CARRY_OUT),
+            answered => answered,
+        };
+        answered.unwrap_or_else(|error| match error {
+            RecvTimeoutError::Disconnected => Err(OrderError::NotNow),
+            RecvTimeoutError::Timeout => Err(OrderError::Unknown),
+        })
     }
 
     /// Batches of records that wait for the writer: while there are many, replays stand back.

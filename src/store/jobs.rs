@@ -28,7 +28,7 @@ pub struct Job {
     pub failed: i64,
     pub uncertain: i64,
     pub cancelled: i64,
-    /// Superseded events that were left out, beside the total.
+    /// Superseded events and replays that were left out, beside the total.
     pub skipped: i64,
     /// Events that the sink has read back; of those, how many more than once.
     pub observed: i64,

@@ -30,7 +30,7 @@ CREATE TABLE replay_job (
     to_topic        TEXT,               -- NULL: each event's own
     rate_per_s      INTEGER NOT NULL,
     total           INTEGER NOT NULL,   -- rows in replay_item
-    skipped         INTEGER NOT NULL,   -- superseded events that were left out
+    skipped         INTEGER NOT NULL,   -- superseded events and replays that were left out
     token           TEXT    NOT NULL,   -- tells this job's records from those of a job that had its id in a restored file
     idempotency_key TEXT    UNIQUE,
     fingerprint     TEXT                -- of the request that came with the key

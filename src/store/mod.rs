@@ -35,7 +35,7 @@ pub use coverage::StoredPosition;
 pub use integrity::{Audit, LogCoverage, audit};
 pub use jobs::{Job, JobItem};
 pub use letters::{LetterDetail, LetterGroup};
-pub use plan::{Choice, Found};
+pub use plan::{Choice, Found, Skip};
 pub use quarantine::quarantine;
 pub use query::{EventDetail, EventSummary};
 pub use reserve::{Need, Reserve, Room};

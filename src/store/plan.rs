@@ -22,7 +22,9 @@ pub struct Found {
     pub bytes: i64,
     /// Events among them of whose key there is a newer one, replays aside.
     pub superseded: usize,
-    /// Superseded events that were left out.
+    /// Events among them that are replays themselves.
+    pub replays: usize,
+    /// Superseded events and replays that were left out.
     pub skipped: i64,
     pub first_received_at: Option<String>,
     pub last_received_at: Option<String>,
@@ -36,6 +38,13 @@ pub struct Found {
     pub unknown: Vec<i64>,
 }
 
+/// What is left out of what a filter means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Skip {
+    pub superseded: bool,
+    pub replays: bool,
+}
+
 /// What a filter found, or that it is too much for one job.
 #[derive(Debug)]
 pub enum Choice {
@@ -45,7 +54,7 @@ pub enum Choice {
 
 impl Readers {
     /// The events that `filter` means, as they are at one moment. The filter is not empty.
-    pub fn choose(&self, filter: &Filter, skip_superseded: bool) -> Result<Choice, StoreError> {
+    pub fn choose(&self, filter: &Filter, skip: Skip) -> Result<Choice, StoreError> {
         let reader = self.get()?;
         let snapshot = reader.unchecked_transaction()?;
         let ids = filter.event_ids.as_ref().map(|ids| serde_json::json!(ids).to_string());
@@ -67,16 +76,16 @@ impl Readers {
         }
         let sql = format!(
             "SELECT id, tenant_id, topic, octet_length(payload), received_at, EXISTS (SELECT 1 FROM event_journal AS newer \
-             WHERE newer.kafka_key = event.kafka_key AND newer.id > event.id AND newer.replay_of IS NULL) \
-             FROM event_journal AS event WHERE {} ORDER BY id",
+             WHERE newer.kafka_key = event.kafka_key AND newer.id > event.id AND newer.replay_of IS NULL), \
+             replay_of IS NOT NULL FROM event_journal AS event WHERE {} ORDER BY id",
             conditions.join(" AND ")
         );
         let mut select = snapshot.prepare_cached(&sql)?;
         let mut rows = select.query(params_from_iter(values))?;
         let mut found = Found::default();
         while let Some(row) = rows.next()? {
-            let is_superseded = row.get(5)?;
-            if is_superseded && skip_superseded {
+            let (is_superseded, is_replay) = (row.get(5)?, row.get(6)?);
+            if (is_superseded && skip.superseded) || (is_replay && skip.replays) {
                 found.skipped += 1;
                 continue;
             }
@@ -85,6 +94,7 @@ impl Readers {
             }
             found.total += 1;
             found.superseded += usize::from(is_superseded);
+            found.replays += usize::from(is_replay);
             found.event_ids.push(row.get(0)?);
             found.count_tenant(row.get(1)?);
             *found.by_topic.entry(row.get(2)?).or_default() += 1;

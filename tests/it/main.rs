@@ -2,6 +2,7 @@
 
 mod apache_kafka;
 mod box_faults;
+mod bulk;
 mod corruption;
 mod coverage;
 mod decode;

@@ -15,10 +15,11 @@ use crate::config::RATE_PER_S_MAX;
 use crate::job::{Change, Filter, ITEMS_MAX, Idempotency, Made, NewJob};
 use crate::replay::ReplayError;
 use crate::serve::reply::{ApiError, Reply};
-use crate::store::{Choice, Found, Job};
+use crate::store::{Choice, Found, Job, Skip};
 
 /// The parameters of what makes a job.
-pub const OPTIONS: &[&str] = &["to_topic", "rate_per_s", "skip_superseded", "confirm", "dry_run", "wait", "reason"];
+pub const OPTIONS: &[&str] =
+    &["to_topic", "rate_per_s", "skip_superseded", "skip_replays", "confirm", "dry_run", "wait", "reason"];
 /// … and the filter of a range.
 pub const RANGE: &[&str] = &[
     "start",
@@ -30,6 +31,7 @@ pub const RANGE: &[&str] = &[
     "to_topic",
     "rate_per_s",
     "skip_superseded",
+    "skip_replays",
     "confirm",
     "dry_run",
     "wait",
@@ -56,6 +58,7 @@ struct Body {
     to_topic: Option<String>,
     rate_per_s: Option<u32>,
     skip_superseded: Option<bool>,
+    skip_replays: Option<bool>,
     confirm: Option<u64>,
     dry_run: Option<bool>,
     wait: Option<u64>,
@@ -81,7 +84,7 @@ struct NamedBatch {
 struct Options {
     to_topic: Option<String>,
     rate_per_s: u32,
-    skip_superseded: bool,
+    skip: Skip,
 }
 
 /// How this request is to be answered.
@@ -173,7 +176,7 @@ fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
         // The writer finds the job again, whatever the journal holds by now.
         return answer(api, api.jobs.make(new(Vec::new(), 0), act)?, manner.wait);
     }
-    let found = choose(api, &filter, options.skip_superseded)?;
+    let found = choose(api, &filter, options.skip)?;
     let plan = Plan {
         found: &found,
         rate_per_s: options.rate_per_s,
@@ -210,7 +213,10 @@ fn options(api: &OperatorApi, call: &Call, body: &Body) -> Result<Options, ApiEr
     Ok(Options {
         to_topic: allowed_topic(api, to_topic)?,
         rate_per_s,
-        skip_superseded: call.flag("skip_superseded")? || body.skip_superseded.unwrap_or(false),
+        skip: Skip {
+            superseded: call.flag("skip_superseded")? || body.skip_superseded.unwrap_or(false),
+            replays: call.flag("skip_replays")? || body.skip_replays.unwrap_or(false),
+        },
     })
 }
 
@@ -262,8 +268,8 @@ fn filter(body: Body) -> Result<Filter, ApiError> {
     Ok(filter)
 }
 
-fn choose(api: &OperatorApi, filter: &Filter, skip_superseded: bool) -> Result<Found, ApiError> {
-    let found = match api.readers.choose(filter, skip_superseded)? {
+fn choose(api: &OperatorApi, filter: &Filter, skip: Skip) -> Result<Found, ApiError> {
+    let found = match api.readers.choose(filter, skip)? {
         Choice::Found(found) => found,
         Choice::TooMany => {
             let problem = format!("means more than {ITEMS_MAX} events; make several jobs of it");

@@ -132,6 +132,8 @@ fn target(id: i64, edited: Option<&Edited>, how: &str) -> String {
 struct Edit {
     edited: Edited,
     before: Value,
+    /// The value as it is, or its text where it is no JSON.
+    shown: Value,
     after: Value,
     /// Names this very change: who gives it has seen it.
     token: String,
@@ -144,7 +146,9 @@ fn edit(letter: &LetterDetail, patch: &[u8]) -> Result<Edit, ApiError> {
         ApiError::parameter("body", format!("must be a JSON Patch (RFC 6902), as {example}: {error}"))
     })?;
     let own = letter.payload.as_ref().map_or(&b"null"[..], |payload| &payload.0);
-    let before: Value = serde_json::from_slice(own).unwrap_or_default();
+    let read: Option<Value> = serde_json::from_slice(own).ok();
+    let shown = read.clone().unwrap_or_else(|| String::from_utf8_lossy(own).into());
+    let before = read.unwrap_or_default();
     let mut after = before.clone();
     json_patch::patch(&mut after, &patch)
         .map_err(|error| ApiError::parameter("body", format!("the patch does not fit: {error}")))?;
@@ -152,7 +156,7 @@ fn edit(letter: &LetterDetail, patch: &[u8]) -> Result<Edit, ApiError> {
     let mut hasher = DefaultHasher::new();
     (letter.id, own, &value).hash(&mut hasher);
     let note = format!("edited: {}", patch).chars().take(2000).collect();
-    Ok(Edit { edited: Edited { value, note }, before, after, token: format!("{:016x}", hasher.finish()) })
+    Ok(Edit { edited: Edited { value, note }, before, shown, after, token: format!("{:016x}", hasher.finish()) })
 }
 
 impl Edit {
@@ -166,7 +170,7 @@ impl Edit {
                 "nothing was done yet; if this difference is meant, send the same again with confirm={}",
                 self.token
             ),
-            more: json!({"difference": difference, "before": self.before, "after": self.after, "confirm": self.token}),
+            more: json!({"difference": difference, "before": self.shown, "after": self.after, "confirm": self.token}),
         })
     }
 }
