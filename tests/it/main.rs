@@ -16,3 +16,4 @@ mod lifecycle;
 mod pipeline;
 mod replay;
 mod tidy;
+mod workbench;
