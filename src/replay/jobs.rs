@@ -63,12 +63,15 @@ pub struct Progress {
 
 pub struct Jobs {
     shared: Arc<Shared>,
+    /// Held while a job is made or changed, which waits for the writer: one after the other. Who only looks does not
+    /// wait for it.
+    changing: Mutex<()>,
     running: Mutex<BTreeMap<i64, Running>>,
 }
 
 impl Jobs {
     pub fn new(shared: Shared) -> Jobs {
-        Jobs { shared: Arc::new(shared), running: Mutex::default() }
+        Jobs { shared: Arc::new(shared), changing: Mutex::default(), running: Mutex::default() }
     }
 
     /// Goes on with the jobs that were running when the sink ended, as soon as the journal can be read.
@@ -78,7 +81,7 @@ impl Jobs {
                 Ok(jobs) => {
                     for job in jobs {
                         let id = job.job_id;
-                        if let Err(error) = self.start(&mut self.lock(), job) {
+                        if let Err(error) = self.start(job) {
                             tracing::error!(job = id, %error, "a replay job could not go on");
                         }
                     }
@@ -95,16 +98,14 @@ impl Jobs {
     /// # Errors
     /// [`JobError`].
     pub fn make(&self, job: NewJob, act: Act) -> Result<Made, JobError> {
-        let mut running = self.lock();
-        let is_full = running.len() >= ACTIVE_MAX;
-        if is_full && job.idempotency.is_none() {
-            return Err(JobError::TooMany);
+        let _turn = self.turn();
+        if job.idempotency.is_none() {
+            self.expect_room()?;
         }
         let order = |answer| Order::Job(Box::new(JobOrder::Make { job: Box::new(job), act, answer }));
         let made = self.shared.orders.give(PATIENCE, order)??;
         if made.is_new {
-            let job = self.shared.readers.job(made.job_id)?.ok_or(JobRefusal::NoSuchJob { id: made.job_id })?;
-            self.start(&mut running, job)?;
+            self.start(self.job(made.job_id)?)?;
         }
         Ok(made)
     }
@@ -112,40 +113,49 @@ impl Jobs {
     /// Changes a job. When this returns after a pause or a cancel, nothing more goes to the producer.
     ///
     /// # Errors
-    /// [`JobError`]: nothing was changed.
+    /// [`JobError`]: nothing was changed, unless it says so.
     pub fn change(&self, id: i64, change: Change, act: Act) -> Result<(), JobError> {
-        let mut running = self.lock();
-        let is_full = running.len() >= ACTIVE_MAX;
-        if matches!(change, Change::RetryFailed { .. }) && is_full {
-            return Err(JobError::TooMany);
+        let _turn = self.turn();
+        let control = self.lock().get(&id).map(|job| Arc::clone(&job.control));
+        match (change, &control) {
+            (Change::Pause, Some(control)) => control.want(Want::Pause),
+            (Change::Cancel, Some(control)) => control.want(Want::Cancel),
+            (Change::RetryFailed { .. }, _) => self.expect_room()?,
+            _ => {}
         }
-        let control = running.get(&id).map(|job| Arc::clone(&job.control));
-        let held = match change {
-            Change::Pause => Some(Want::Pause),
-            Change::Cancel => Some(Want::Cancel),
-            Change::Resume | Change::RetryFailed { .. } | Change::Rate(_) => None,
-        };
-        let before = control.as_ref().zip(held).map(|(control, want)| control.want(want));
         let order = |answer| Order::Job(Box::new(JobOrder::Change { id, change, act, answer }));
-        let changed = self.shared.orders.give(PATIENCE, order).map_err(JobError::from).and_then(|done| Ok(done?));
-        let Some(control) = control else {
-            changed?;
-            if let Change::RetryFailed { .. } = change {
-                let job = self.shared.readers.job(id)?.ok_or(JobRefusal::NoSuchJob { id })?;
-                self.start(&mut running, job)?;
+        let changed = self.shared.orders.give(PATIENCE, order);
+        match control {
+            // What the journal says of the job holds, whether the change came to pass or not.
+            Some(control) => self.obey_journal(id, &control),
+            None if matches!((change, &changed), (Change::RetryFailed { .. }, Ok(Ok(())))) => {
+                self.start(self.job(id)?)?;
             }
-            return Ok(());
-        };
-        match (changed, change, before) {
-            (Ok(()), Change::Resume, _) => drop(control.want(Want::Go)),
-            (Ok(()), Change::Rate(rate_per_s), _) => control.lock().rate_per_s = rate_per_s,
-            (Err(error), _, Some(before)) => {
-                control.want(before);
-                return Err(error);
-            }
-            (changed, _, _) => return changed,
+            None => {}
         }
-        Ok(())
+        Ok(changed??)
+    }
+
+    fn obey_journal(&self, id: i64, control: &Control) {
+        match self.job(id) {
+            Ok(job) => {
+                control.lock().rate_per_s = job.rate_per_s;
+                control.want(want(&job));
+            }
+            Err(error) => tracing::warn!(job = id, %error, "the state of a replay job is not known; it waits"),
+        }
+    }
+
+    fn job(&self, id: i64) -> Result<Job, JobError> {
+        Ok(self.shared.readers.job(id)?.ok_or(JobRefusal::NoSuchJob { id })?)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expect_room(&self) -> Result<(), JobError> {
+        if self.lock().len() < ACTIVE_MAX { Ok(()) } else { Err(JobError::TooMany) }
     }
 
     pub fn progress(&self, id: i64) -> Progress {
@@ -165,27 +175,31 @@ impl Jobs {
         running.into_values().map(stop).collect()
     }
 
-    fn start(&self, running: &mut BTreeMap<i64, Running>, job: Job) -> Result<(), JobError> {
+    /// Whether the sink stops.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.shutdown.has_begun()
+    }
+
+    fn start(&self, job: Job) -> Result<(), JobError> {
+        let mut running = self.lock();
         let id = job.job_id;
-        if running.contains_key(&id) {
+        if running.contains_key(&id) || self.is_stopping() {
             return Ok(());
         }
-        let want = match job.status.as_str() {
-            "running" => Want::Go,
-            "paused" => Want::Pause,
-            _ => Want::Cancel,
-        };
-        let control = Arc::new(Control::new(want, job.rate_per_s));
+        let not_started = |error: &dyn std::fmt::Display| JobError::NotStarted(error.to_string());
+        let control = Arc::new(Control::new(want(&job), job.rate_per_s));
         let journal_id = self.shared.readers.journal_id()?;
         let run = Run::new(job, journal_id, Arc::clone(&self.shared), Arc::clone(&control));
-        let run = run.map_err(|error| JobError::NotStarted(error.to_string()))?;
-        let shutdown = Arc::clone(&self.shared.shutdown);
+        let run = run.map_err(|error| not_started(&error))?;
+        let shared = Arc::clone(&self.shared);
         let body = move || {
-            let _guard = shutdown.on_panic();
+            let _guard = shared.shutdown.on_panic();
+            shared.metrics.replay_jobs.inc();
             run.run();
+            shared.metrics.replay_jobs.dec();
         };
         let thread = thread::Builder::new().name(format!("replay-{id}")).spawn(body);
-        let thread = thread.map_err(|error| JobError::NotStarted(error.to_string()))?;
+        let thread = thread.map_err(|error| not_started(&error))?;
         running.insert(id, Running { control, thread });
         Ok(())
     }
@@ -194,7 +208,14 @@ impl Jobs {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<i64, Running>> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, job| !job.thread.is_finished());
-        self.shared.metrics.replay_jobs.set(running.len() as i64);
         running
+    }
+}
+
+fn want(job: &Job) -> Want {
+    match job.status.as_str() {
+        "running" | "finished" => Want::Go,
+        "paused" => Want::Pause,
+        _ => Want::Cancel,
     }
 }

@@ -69,15 +69,13 @@ impl Control {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets what is wanted; what was before. A stop stays one.
-    pub fn want(&self, want: Want) -> Want {
+    /// Sets what is wanted. A stop stays one.
+    pub fn want(&self, want: Want) {
         let mut state = self.lock();
-        let before = state.want;
-        if before != Want::Stop {
+        if state.want != Want::Stop {
             state.want = want;
         }
         self.changed.notify_all();
-        before
     }
 
     /// Waits while `is_unwanted` and not longer than `patience`; what is wanted then.

@@ -39,7 +39,7 @@ impl Run {
         let Some(ends) = self.keep_trying(|| self.log_ends(&places)) else { return false };
         let deadline = Instant::now() + PATIENCE;
         let mut is_known = self.has_read(&ends);
-        while !is_known && Instant::now() < deadline {
+        while !is_known && self.reads(&ends) && Instant::now() < deadline {
             if !self.sleep(TICK) {
                 return false;
             }
@@ -85,6 +85,13 @@ impl Run {
             }
         }
         Ok(ends)
+    }
+
+    /// Whether the sink has ever read what these partitions hold. A journal that cannot be read says neither.
+    fn reads(&self, ends: &[End]) -> bool {
+        ends.iter().all(|(topic, partition, high)| {
+            *high == 0 || self.shared.readers.position(topic, *partition).map_or(true, |position| position.is_some())
+        })
     }
 
     fn has_read(&self, ends: &[End]) -> bool {

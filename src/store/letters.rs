@@ -150,60 +150,68 @@ impl Writer {
     /// # Errors
     /// A fault of the box.
     pub fn retry(&mut self, retry: &Retry, act: &Act, now: Timestamp) -> Result<Vec<(i64, Retried)>, StoreError> {
-        let mut retried = match self.retry_together(&retry.ids, retry, now) {
-            Ok(retried) => retried,
-            Err(Interrupted::Sqlite(error)) => return Err(error.into()),
-            Err(Interrupted::RolledBack) => self.retry_each(retry, now)?,
-        };
-        if retry.rehearse {
-            let passed = count_journaled(&retried);
-            let detail = format!("{passed} of {} would pass", retried.len());
-            self.note(&act.with(Outcome::DryRun, detail).counting(retried.len()), now)?;
-            return Ok(retried);
+        match self.retry_together(&retry.ids, retry, act, now) {
+            Ok(retried) => Ok(retried),
+            Err(Interrupted::Sqlite(error)) => Err(error.into()),
+            Err(Interrupted::RolledBack) => self.retry_each(retry, act, now),
         }
-        let passed = count_journaled(&retried);
-        let outcome = if passed > 0 || retried.is_empty() { Outcome::Done } else { Outcome::Refused };
-        let detail = format!("{passed} of {} became events", retried.len());
-        self.note(&act.with(outcome, detail).counting(passed), now)?;
-        retried.sort_by_key(|(id, _)| *id);
-        Ok(retried)
     }
 
-    fn retry_each(&mut self, retry: &Retry, now: Timestamp) -> Result<Vec<(i64, Retried)>, StoreError> {
+    /// Each in a transaction of its own, with its own row in the audit.
+    fn retry_each(&mut self, retry: &Retry, act: &Act, now: Timestamp) -> Result<Vec<(i64, Retried)>, StoreError> {
         let mut all = Vec::with_capacity(retry.ids.len());
         for id in &retry.ids {
-            match self.retry_together(&[*id], retry, now) {
+            match self.retry_together(&[*id], retry, act, now) {
                 Ok(retried) => all.extend(retried),
                 Err(Interrupted::Sqlite(error)) => return Err(error.into()),
                 Err(Interrupted::RolledBack) => {
                     let error = "trigger: it rolled the transaction back".to_owned();
-                    let attempts = if retry.rehearse { 0 } else { refuse(&self.connection, *id, &error, now)? };
-                    all.push((*id, Retried::Refused { error, attempts }));
+                    all.push((*id, self.refuse_alone(*id, error, retry.rehearse, act, now)?));
                 }
             }
         }
         Ok(all)
     }
 
+    fn refuse_alone(
+        &mut self,
+        id: i64,
+        error: String,
+        rehearse: bool,
+        act: &Act,
+        now: Timestamp,
+    ) -> Result<Retried, StoreError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let attempts = if rehearse { 0 } else { refuse(&transaction, id, &error, now)? };
+        let retried = Retried::Refused { error, attempts };
+        audit::note(&transaction, &how_retried(act, std::slice::from_ref(&retried), rehearse), now)?;
+        transaction.commit()?;
+        Ok(retried)
+    }
+
     fn retry_together(
         &mut self,
         ids: &[i64],
         retry: &Retry,
+        act: &Act,
         now: Timestamp,
     ) -> Result<Vec<(i64, Retried)>, Interrupted> {
         let received = now.as_microsecond().max(self.received_floor);
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut retried = Vec::with_capacity(ids.len());
         for id in ids {
-            retried.push((*id, retry_one(&transaction, *id, retry.edited.as_ref(), received, now)?));
+            retried.push(retry_one(&transaction, *id, retry.edited.as_ref(), received, now)?);
         }
         if retry.rehearse {
             transaction.rollback()?;
-        } else {
-            transaction.commit()?;
+            transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        }
+        audit::note(&transaction, &how_retried(act, &retried, retry.rehearse), now)?;
+        transaction.commit()?;
+        if !retry.rehearse {
             self.received_floor = received;
         }
-        Ok(retried)
+        Ok(ids.iter().copied().zip(retried).collect())
     }
 
     /// Takes a dead letter out of everybody's reach, to send it to its topic; the id of the act's row.
@@ -266,8 +274,15 @@ impl Writer {
     }
 }
 
-fn count_journaled(retried: &[(i64, Retried)]) -> usize {
-    retried.iter().filter(|(_, retried)| matches!(retried, Retried::Journaled { .. })).count()
+/// How a retry went, for the audit.
+fn how_retried(act: &Act, retried: &[Retried], rehearse: bool) -> Act {
+    let passed = retried.iter().filter(|retried| matches!(retried, Retried::Journaled { .. })).count();
+    let all = retried.len();
+    match (rehearse, passed) {
+        (true, _) => act.with(Outcome::DryRun, format!("{passed} of {all} would pass")).counting(all),
+        (false, 0) => act.with(Outcome::Refused, format!("none of {all} became an event")).counting(0),
+        (false, _) => act.with(Outcome::Done, format!("{passed} of {all} became events")).counting(passed),
+    }
 }
 
 fn not_open(connection: &Connection, id: i64, again: bool) -> rusqlite::Result<Option<LetterRefusal>> {

@@ -383,13 +383,16 @@ fn what_the_broker_refuses_has_failed_and_is_sent_again_when_asked() {
     broker.cluster().request_errors(RDKafkaApiKey::Produce, &refusal);
     assert_eq!(post(&sink, "/replay/batch?rate_per_s=4", &json!([1, 2, 3, 4])).status, 202);
     let job = finished(&sink, 1);
+    // The producer takes a topic that was refused for refused until it hears of it again.
     let failed = count(&job, "failed");
-    assert!((1..=2).contains(&failed) && count(&job, "acknowledged") == 4 - failed, "{job}");
+    assert!(failed > 0 && count(&job, "acknowledged") == 4 - failed, "{job}");
     let items = sink.get("/replay/jobs/1/items?state=failed").json();
     assert!(items[0]["error"].as_str().unwrap().contains("authorization"), "{items}");
-    assert_eq!(sink.post("/replay/jobs/1/retry-failed").json()["status"], "running");
-    let job = finished(&sink, 1);
-    assert_eq!((count(&job, "acknowledged"), count(&job, "failed")), (4, 0), "{job}");
+    eventually("all of them go out", || {
+        assert_eq!(sink.post("/replay/jobs/1/retry-failed").json()["status"], "running");
+        count(&finished(&sink, 1), "failed") == 0
+    });
+    assert_eq!(count(&finished(&sink, 1), "acknowledged"), 4);
     assert_eq!(copies(&sink), (1..=4).map(|id| (id, 1)).collect());
 }
 

@@ -288,7 +288,7 @@ fn choose(api: &OperatorApi, filter: &Filter, skip: Skip) -> Result<Found, ApiEr
 fn answer(api: &OperatorApi, made: Made, wait: Duration) -> Result<Reply, ApiError> {
     let deadline = Instant::now() + wait;
     let place: Result<_, ReplayError> = api.replayer.waiting_place();
-    while place.is_ok() && Instant::now() < deadline {
+    while place.is_ok() && Instant::now() < deadline && !api.jobs.is_stopping() {
         if let Some(job) = api.readers.job(made.job_id)?.filter(|job| !job.is_active() && job.in_flight == 0) {
             return Ok(Reply::json(200, &view(api, job)).with_header("Location", location(made.job_id)));
         }
