@@ -58,6 +58,9 @@ pub struct JobItem {
     pub error: Option<String>,
 }
 
+/// Bytes of the events that a job has in hand at once: eight jobs may run, and the producer holds them once more.
+const NEXT_BYTES_MAX: usize = 4 << 20;
+
 const SELECT_JOB: &str = "SELECT id, state, request, to_topic, rate_per_s, total, skipped, created_at, ended_at, operator, reason, token \
      FROM replay_job";
 
@@ -436,7 +439,8 @@ impl Readers {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The events that a job sends next, after `after`; `Err` has the id of one that is no longer in the journal.
+    /// The events that a job sends next, after `after`; `Err` has the id of one that is no longer in the journal. At
+    /// most `limit`, and fewer where their values are larger than [`NEXT_BYTES_MAX`] together.
     pub fn next_events(
         &self,
         job_id: i64,
@@ -448,9 +452,14 @@ impl Readers {
         let reader = self.get()?;
         let mut select = reader.prepare_cached(sql)?;
         let ids = select.query_map((job_id, after, limit), |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
-        let mut events = Vec::with_capacity(ids.len());
+        let (mut events, mut bytes) = (Vec::with_capacity(ids.len()), 0);
         for id in ids {
-            events.push(super::query::event_alone(&reader, id)?.ok_or(id));
+            let event = super::query::event_alone(&reader, id)?;
+            bytes += event.as_ref().map_or(0, |event| event.payload.0.len());
+            events.push(event.ok_or(id));
+            if bytes > NEXT_BYTES_MAX {
+                break;
+            }
         }
         Ok(events)
     }
