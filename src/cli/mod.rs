@@ -1,0 +1,121 @@
+//! The command line: what to run, with which settings, and the exit code.
+
+mod journal;
+mod sink;
+mod verify;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::Failure;
+use crate::config::{Config, Level, Overrides};
+use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
+use sink::{DemoArgs, check, run_demo, run_until_signal};
+use verify::{VerifyArgs, run_verify};
+
+/// Keeps every CRM domain event from Kafka in one SQLite file, and lets an operator replay and repair with curl.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Consume, store and serve until SIGTERM or Ctrl-C
+    Run(Settings),
+    /// Show the whole sink at work, on a Kafka broker inside this process
+    Demo(DemoArgs),
+    /// Check the configuration and print the settings in force; exit code 78 if it is wrong
+    CheckConfig(Settings),
+    /// Did we miss anything? Compares the journal, or all journals of a group, with the broker; exit code 1 if so
+    Verify(VerifyArgs),
+    /// Read the whole journal and say what is wrong with it; works while the sink runs; exit code 74 if it is damaged
+    CheckJournal(JournalArgs),
+    /// Move a journal that cannot be used aside, every byte of it, with the sink stopped
+    Quarantine(JournalArgs),
+    /// Run SQL on the journal with the sink's own SQLite; works while the sink runs
+    Sql(SqlArgs),
+}
+
+#[derive(Args)]
+struct Settings {
+    /// Configuration file [default: /etc/crm-events-sink/config.toml, if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// kafka.brokers
+    #[arg(long, value_name = "HOST:PORT,…")]
+    brokers: Option<String>,
+    /// kafka.group_id
+    #[arg(long, value_name = "NAME")]
+    group_id: Option<String>,
+    /// kafka.topics: names, or ^regex
+    #[arg(long, value_name = "TOPIC,…")]
+    topics: Option<String>,
+    /// journal.path
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// metrics.listen
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
+    /// api.listen
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    api_listen: Option<SocketAddr>,
+    /// log.level: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    log_level: Option<Level>,
+}
+
+/// Parses the command line, runs the verb, and gives the exit code: 0, 2 for a wrong command line, 1 for SQL that
+/// failed, else as [`Failure::exit_code`] says.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Run(settings) => load(&settings).and_then(run_until_signal),
+        Verb::CheckConfig(settings) => load(&settings).and_then(|config| check(&config)),
+        Verb::Demo(args) => run_demo(args),
+        Verb::Verify(args) => return run_verify(args),
+        Verb::CheckJournal(args) => check_journal(args),
+        Verb::Quarantine(args) => quarantine(args),
+        Verb::Sql(args) => return sql(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("crm-events-sink: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    match text {
+        "error" => Ok(Level::Error),
+        "warn" => Ok(Level::Warn),
+        "info" => Ok(Level::Info),
+        "debug" => Ok(Level::Debug),
+        "trace" => Ok(Level::Trace),
+        _ => Err("give error, warn, info, debug or trace".to_owned()),
+    }
+}
+
+fn load(settings: &Settings) -> Result<Config, Failure> {
+    let overrides = Overrides {
+        brokers: settings.brokers.clone(),
+        group_id: settings.group_id.clone(),
+        topics: settings.topics.clone(),
+        journal: settings.journal.clone(),
+        metrics_listen: settings.metrics_listen,
+        api_listen: settings.api_listen,
+        log_level: settings.log_level,
+    };
+    load_config(settings.config.as_deref(), &overrides)
+}
+
+fn load_config(file: Option<&Path>, overrides: &Overrides) -> Result<Config, Failure> {
+    let environment = |name: &str| std::env::var(name).ok();
+    Config::load(file, environment, overrides).map_err(|error| Failure::Config(error.to_string()))
+}

@@ -1,0 +1,108 @@
+//! `run`, `demo` and `check-config`: the sink itself.
+
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{Config, Level, Property, parse_duration};
+use crate::demo::Demo;
+use crate::shutdown::{Cause, Shutdown};
+use crate::{Failure, consume, demo, run};
+
+#[derive(Args)]
+pub struct DemoArgs {
+    /// Stop by itself after this time, as 30s
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    time: Option<Duration>,
+    /// Events a second
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=5000))]
+    rate: u32,
+    /// Keep the journal in this file [default: a temporary one, removed at the end]
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    /// Let kcat talk to the broker at localhost:PORT
+    #[arg(long, value_name = "PORT")]
+    broker_port: Option<u16>,
+    /// metrics.listen
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
+    /// api.listen
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    api_listen: Option<SocketAddr>,
+}
+
+pub fn run_until_signal(config: Config) -> Result<(), Failure> {
+    start_log(config.log.level);
+    let shutdown = Arc::new(Shutdown::default());
+    stop_on_signal(&shutdown)?;
+    run(config, shutdown, |_| {})
+}
+
+pub fn run_demo(args: DemoArgs) -> Result<(), Failure> {
+    start_log(Level::Warn);
+    let shutdown = Arc::new(Shutdown::default());
+    stop_on_signal(&shutdown)?;
+    let DemoArgs { time, rate, journal, broker_port, metrics_listen, api_listen } = args;
+    demo::demo(&Demo { time, rate, journal, broker_port, metrics_listen, api_listen }, &shutdown)
+}
+
+pub fn check(config: &Config) -> Result<(), Failure> {
+    consume::check_settings(config).map_err(|error| Failure::Config(error.to_string()))?;
+    let mut shown = config.clone();
+    for (name, value) in &mut shown.kafka.properties {
+        if ["password", "secret", "key", "jaas", "config", "pem"].iter().any(|word| name.contains(word)) {
+            *value = Property::Text("(not shown)".to_owned());
+        }
+    }
+    let settings = toml::to_string(&shown).map_err(|error| Failure::Config(error.to_string()))?;
+    println!("# The configuration is valid. The settings in force:\n{settings}");
+    Ok(())
+}
+
+fn start_log(level: Level) {
+    let level = match level {
+        Level::Error => tracing::Level::ERROR,
+        Level::Warn => tracing::Level::WARN,
+        Level::Info => tracing::Level::INFO,
+        Level::Debug => tracing::Level::DEBUG,
+        Level::Trace => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_thread_names(true)
+        .init();
+}
+
+/// SIGTERM, SIGINT or SIGHUP asks for an orderly stop; a second one ends the process at once.
+fn stop_on_signal(shutdown: &Arc<Shutdown>) -> Result<(), Failure> {
+    let shutdown = Arc::clone(shutdown);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut terminate, mut interrupt, mut hangup) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
+    };
+    let watch = async move {
+        for stop_now in [false, true] {
+            let number = tokio::select! {
+                _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
+                _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+                _ = hangup.recv() => SignalKind::hangup().as_raw_value(),
+            };
+            if stop_now {
+                std::process::exit(128 + number);
+            }
+            shutdown.begin(Cause::Requested);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watch))?;
+    Ok(())
+}
