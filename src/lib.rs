@@ -18,6 +18,7 @@
 //! - [`job`], [`audit`]: what a bulk replay is; what an operator does, as it is put down
 //! - [`replay`]: an event goes to its topic again, or a job's events do, until the broker has them
 //! - [`serve`]: the HTTP threads
+//! - [`client`]: the same API from the shell
 //! - [`verify`]: the auditor's question, from the shell: did we miss anything?
 //!
 //! Beside the flow: [`config`], [`metrics`], [`health`], [`watermarks`], [`shutdown`], [`cli`], [`demo`]. [`run`] is the only wiring.
@@ -27,6 +28,7 @@
 
 pub mod audit;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod consume;
 pub mod coverage;

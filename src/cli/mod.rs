@@ -1,6 +1,9 @@
 //! The command line: what to run, with which settings, and the exit code.
 
+mod api;
+mod events;
 mod journal;
+mod replay;
 mod sink;
 mod verify;
 
@@ -12,11 +15,13 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::Failure;
 use crate::config::{Config, Level, Overrides};
+use events::{AuditArgs, EventsArgs, run_audit, run_events};
 use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
+use replay::{ReplayArgs, run_replay};
 use sink::{DemoArgs, check, run_demo, run_until_signal};
 use verify::{VerifyArgs, run_verify};
 
-/// Keeps every CRM domain event from Kafka in one SQLite file, and lets an operator replay and repair with curl.
+/// Keeps every CRM domain event from Kafka in one SQLite file, and lets an operator replay and repair.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]
 struct Cli {
@@ -32,6 +37,13 @@ enum Verb {
     Demo(DemoArgs),
     /// Check the configuration and print the settings in force; exit code 78 if it is wrong
     CheckConfig(Settings),
+    /// What came in: the newest events, or one
+    Events(EventsArgs),
+    /// Send events to Kafka again: one at once, many as a job
+    Replay(ReplayArgs),
+
+    /// Who replayed, retried, discarded or resumed what, and how it ended
+    Audit(AuditArgs),
     /// Did we miss anything? Compares the journal, or all journals of a group, with the broker; exit code 1 if so
     Verify(VerifyArgs),
     /// Read the whole journal and say what is wrong with it; works while the sink runs; exit code 74 if it is damaged
@@ -71,12 +83,15 @@ struct Settings {
 }
 
 /// Parses the command line, runs the verb, and gives the exit code: 0, 2 for a wrong command line, 1 for SQL that
-/// failed, else as [`Failure::exit_code`] says.
+/// failed, else as [`Failure::exit_code`] says. The API's verbs end as `ApiArgs::run` says.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Run(settings) => load(&settings).and_then(run_until_signal),
         Verb::CheckConfig(settings) => load(&settings).and_then(|config| check(&config)),
         Verb::Demo(args) => run_demo(args),
+        Verb::Events(args) => return run_events(args),
+        Verb::Replay(args) => return run_replay(args),
+        Verb::Audit(args) => return run_audit(args),
         Verb::Verify(args) => return run_verify(args),
         Verb::CheckJournal(args) => check_journal(args),
         Verb::Quarantine(args) => quarantine(args),

@@ -53,6 +53,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "watermarks",
         ],
     ),
+    // From outside, as curl.
+    ("client", &[]),
     ("verify", &["store", "consume", "coverage", "config"]),
 ];
 
@@ -66,6 +68,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tiny_http", &["serve"]),
     ("json_patch", &["serve"]),
     ("crossbeam_channel", &["queue"]),
+    ("ureq", &["client"]),
+    ("indicatif", &["client"]),
     ("clap", &["cli"]),
 ];
 
