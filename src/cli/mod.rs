@@ -1,6 +1,7 @@
 //! The command line: what to run, with which settings, and the exit code.
 
 mod api;
+mod dlq;
 mod events;
 mod journal;
 mod replay;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::Failure;
 use crate::config::{Config, Level, Overrides};
+use dlq::{DlqArgs, run_dlq};
 use events::{AuditArgs, EventsArgs, run_audit, run_events};
 use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
 use replay::{ReplayArgs, run_replay};
@@ -41,7 +43,8 @@ enum Verb {
     Events(EventsArgs),
     /// Send events to Kafka again: one at once, many as a job
     Replay(ReplayArgs),
-
+    /// What could not be stored: look, try again, put away
+    Dlq(DlqArgs),
     /// Who replayed, retried, discarded or resumed what, and how it ended
     Audit(AuditArgs),
     /// Did we miss anything? Compares the journal, or all journals of a group, with the broker; exit code 1 if so
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Verb::Demo(args) => run_demo(args),
         Verb::Events(args) => return run_events(args),
         Verb::Replay(args) => return run_replay(args),
+        Verb::Dlq(args) => return run_dlq(args),
         Verb::Audit(args) => return run_audit(args),
         Verb::Verify(args) => return run_verify(args),
         Verb::CheckJournal(args) => check_journal(args),
