@@ -121,7 +121,10 @@ impl Reader<'_> {
     fn bash(&self, script: &str) -> String {
         let script = self.here(&script.replace("curl ", "curl -sS --fail-with-body "));
         let path = format!("{}:{}", Path::new(PROGRAM).parent().unwrap().display(), std::env::var("PATH").unwrap());
-        let ran = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).env("PATH", path).output().unwrap();
+        let mut bash = Command::new("bash");
+        bash.args(["-euo", "pipefail", "-c", &script]).env("PATH", path);
+        // For the verbs that go through the API: where a configuration would say that it is.
+        let ran = bash.env("API_LISTEN", &self.sink.api).output().unwrap();
         let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8_lossy(&ran.stderr).into_owned());
         assert!(ran.status.success(), "{script}\n{out}\n{err}");
         assert!(!out.is_empty(), "no answer to {script}");

@@ -3,6 +3,7 @@
 mod apache_kafka;
 mod box_faults;
 mod bulk;
+mod cli;
 mod corruption;
 mod coverage;
 mod decode;
