@@ -5,14 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::run::{Control, Run, Want};
+use super::control::{Control, Shared, Want};
+use super::run::Run;
 use crate::audit::Act;
-use crate::config::Config;
 use crate::job::{Change, JobRefusal, Made, NewJob};
-use crate::metrics::Metrics;
-use crate::queue::{JobOrder, Order, OrderError, Orders};
-use crate::shutdown::Shutdown;
-use crate::store::{Job, Readers, StoreError};
+use crate::queue::{JobOrder, Order, OrderError};
+use crate::store::{Job, StoreError};
 
 /// Jobs that may be running or paused at once: each has a thread and a producer.
 pub const ACTIVE_MAX: usize = 8;
@@ -36,15 +34,6 @@ pub enum JobError {
     Order(#[from] OrderError),
     #[error("{0}")]
     Store(#[from] StoreError),
-}
-
-/// What every job's thread uses.
-pub struct Shared {
-    pub config: Arc<Config>,
-    pub metrics: Arc<Metrics>,
-    pub readers: Readers,
-    pub orders: Orders,
-    pub shutdown: Arc<Shutdown>,
 }
 
 struct Running {

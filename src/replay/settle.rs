@@ -8,8 +8,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::control::Want;
 use super::outbound::Context;
-use super::run::{Run, Want};
+use super::run::Run;
 use crate::job::{Step, Verdict};
 
 /// What the process before gave to the network may reach the broker's log after it ended.
@@ -32,7 +33,7 @@ impl Run {
         if self.job.in_flight == 0 {
             return true;
         }
-        self.control.lock().waiting_for = Some("what was in flight when the sink ended to come back".to_owned());
+        self.control.say(Some("what was in flight when the sink ended to come back".to_owned()));
         if !self.sleep(AFTER) {
             return false;
         }
@@ -60,7 +61,7 @@ impl Run {
             match attempt() {
                 Ok(done) => return Some(done),
                 Err(error) => {
-                    self.control.lock().waiting_for = Some(error.to_string());
+                    self.control.say(Some(error.to_string()));
                     if !self.sleep(TICK) {
                         return None;
                     }

@@ -1,21 +1,15 @@
 //! The one write transaction: events, dead letters, the ranges of offsets they fill and the next offsets, all or nothing.
 
-use std::cell::Cell;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::coverage::{Log, Logs, Ranges};
-use super::{
-    BUSY_TIMEOUT, Occasion, StoreError, audit, jobs, journal_info, letters, open_for_writing, overlap, settle,
-};
-use crate::audit::{Act, Outcome};
+use super::row::{headers_text, is_constraint, is_the_records, key, received_text, refusal, value};
+use super::{StoreError, Writer, jobs, letters, overlap};
 use crate::coverage::{Gap, NewLog};
-use crate::dead_letter::breaker::Limits;
 use crate::dead_letter::{DeadLetter, Reason};
 use crate::event::{Event, Record};
 use crate::queue::{Item, Partition, Sighting};
@@ -27,16 +21,6 @@ const INSERT_DEAD_LETTER: &str = "INSERT INTO event_dlq (topic, payload, error, 
      kafka_partition, kafka_offset, kafka_key, kafka_headers, kafka_timestamp, kafka_epoch) \
      VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
 
-/// Pages in the write-ahead log after which it is copied back: 4 MiB, SQLite's own default.
-const CHECKPOINT_PAGES: i32 = 1000;
-/// Pages after which waiting for readers to leave is the lesser evil: 64 MiB.
-const TRUNCATE_PAGES: i32 = 16_000;
-
-thread_local! {
-    /// Pages in the log after the last commit of this thread's writer: SQLite's hook takes no state of ours.
-    static WAL_PAGES: Cell<i32> = const { Cell::new(0) };
-}
-
 /// What became of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -46,14 +30,6 @@ pub enum Fate {
     Skipped,
     /// Its partition is halted, or was given up: it is not in the file, and is read again later.
     Withheld,
-}
-
-/// What the writer obeys beside the records.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules {
-    pub dead_letters: Limits,
-    /// A gap that is a loss halts its partition.
-    pub halt_on_gap: bool,
 }
 
 /// What a transaction did.
@@ -92,152 +68,7 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// The only connection that writes.
-#[derive(Debug)]
-pub struct Writer {
-    pub(super) connection: Connection,
-    path: PathBuf,
-    pub(super) journal_id: String,
-    logs: Logs,
-    rules: Rules,
-    /// Microseconds since 1970; no row is received earlier.
-    pub(super) received_floor: i64,
-    data_version: i64,
-}
-
 impl Writer {
-    /// Opens the journal, and makes it where there is none.
-    ///
-    /// # Errors
-    /// [`StoreError::Unusable`] names the file and what to do.
-    pub fn open(path: &Path, rules: Rules) -> Result<Writer, StoreError> {
-        Writer::open_on(path, rules, Occasion::Start).map_err(|error| error.located(path))
-    }
-
-    /// As [`Writer::open`], where that met a fault of the box before.
-    ///
-    /// # Errors
-    /// As [`Writer::open`].
-    pub fn open_after_fault(path: &Path, rules: Rules) -> Result<Writer, StoreError> {
-        Writer::open_on(path, rules, Occasion::Restart).map_err(|error| error.located(path))
-    }
-
-    fn open_on(path: &Path, rules: Rules, occasion: Occasion) -> Result<Writer, StoreError> {
-        let connection = open_for_writing(path, occasion)?;
-        connection.wal_hook(Some(|_, pages| {
-            WAL_PAGES.set(pages);
-            Ok(())
-        }));
-        if !matches!(occasion, Occasion::Fault { .. }) {
-            letters::forsake(&connection)?;
-        }
-        let mut writer = Writer {
-            journal_id: journal_info(&connection, "journal_id")?,
-            logs: Logs::stored(&connection)?,
-            rules,
-            received_floor: last_received(&connection)?,
-            data_version: 0,
-            path: path.to_owned(),
-            connection,
-        };
-        writer.data_version = writer.read_data_version()?;
-        Ok(writer)
-    }
-
-    /// After a fault of the box: a fresh connection, and the positions as the file has them, so that a commit
-    /// whose outcome is unknown is neither repeated nor lost. `unsettled` if there was an I/O error since the last
-    /// time: then all that the file shows is put on the disk first (see `settle.rs`).
-    ///
-    /// # Errors
-    /// As [`Writer::open`].
-    pub fn reopen(&mut self, unsettled: bool) -> Result<(), StoreError> {
-        let reopened = Writer::open_on(&self.path, self.rules, Occasion::Fault { unsettled });
-        let mut reopened = reopened.map_err(|error| error.located(&self.path))?;
-        reopened.logs.keep_begun(&self.logs);
-        *self = reopened;
-        Ok(())
-    }
-
-    /// When the newest row was received.
-    pub fn last_received(&self) -> Timestamp {
-        Timestamp::from_microsecond(self.received_floor).unwrap_or_default()
-    }
-
-    /// The partitions that take nothing, and why.
-    pub fn halted(&self) -> Vec<(Partition, String)> {
-        self.logs.halted().map(|(partition, why)| (partition.clone(), why.to_owned())).collect()
-    }
-
-    /// Takes nothing more of `partitions` until their reading begins again.
-    pub fn withdraw(&mut self, partitions: impl IntoIterator<Item = Partition>) {
-        for partition in partitions {
-            if let Some(log) = self.logs.get_mut(&partition) {
-                log.is_begun = false;
-            }
-        }
-    }
-
-    /// Ends the halt of the partitions that `is_meant`; which these were.
-    ///
-    /// # Errors
-    /// A fault of the box: they are halted still.
-    pub fn resume(
-        &mut self,
-        is_meant: impl Fn(&Partition) -> bool,
-        act: &Act,
-        now: Timestamp,
-    ) -> Result<Vec<Partition>, StoreError> {
-        let meant: Vec<Partition> = self.logs.halted().map(|(p, _)| p.clone()).filter(|p| is_meant(p)).collect();
-        let sql = "UPDATE kafka_position SET halted = NULL WHERE topic = ?1 AND kafka_partition = ?2";
-        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        for (topic, partition) in &meant {
-            transaction.execute(sql, params![&**topic, partition])?;
-        }
-        let detail = format!("{} partitions", meant.len());
-        audit::note(&transaction, &act.with(Outcome::Done, detail).counting(meant.len()), now)?;
-        transaction.commit()?;
-        for partition in &meant {
-            if let Some(log) = self.logs.get_mut(partition) {
-                log.at.halted = None;
-            }
-        }
-        Ok(meant)
-    }
-
-    /// How many gaps of each topic and reason the file knows.
-    ///
-    /// # Errors
-    /// A fault of the box.
-    pub fn gaps(&self) -> Result<Vec<(String, String, i64)>, StoreError> {
-        let sql = "SELECT topic, kind, count(*) FROM kafka_range WHERE kind <> 'held' AND next_offset > first_offset \
-                   GROUP BY topic, kind";
-        let mut select = self.connection.prepare(sql)?;
-        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// How many dead letters there are, and how many of them are open.
-    ///
-    /// # Errors
-    /// A fault of the box.
-    pub fn dead_letters(&self) -> Result<(i64, i64), StoreError> {
-        let sql = "SELECT (SELECT count(*) FROM event_dlq), (SELECT count(*) FROM event_dlq WHERE state = 'open')";
-        Ok(self.connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
-    }
-
-    /// Whether another process wrote to the file since the last call.
-    ///
-    /// # Errors
-    /// A fault of the box.
-    pub fn was_changed_from_outside(&mut self) -> Result<bool, StoreError> {
-        let now = self.read_data_version()?;
-        Ok(std::mem::replace(&mut self.data_version, now) != now)
-    }
-
-    fn read_data_version(&self) -> Result<i64, StoreError> {
-        Ok(self.connection.query_row("PRAGMA data_version", [], |row| row.get(0))?)
-    }
-
     /// Makes `items` durable in one transaction, and gives each one's fate. An item that the file holds already is
     /// skipped, so the call may be repeated. A row that is refused becomes a dead letter; its neighbours are stored.
     ///
@@ -418,9 +249,6 @@ impl Writer {
             return Ok(Fate::Withheld);
         }
         let fate = rows.store(item, partition, log)?;
-        if let Some(record) = item.record().filter(|record| !record.headers.0.is_empty()) {
-            rows.recognise(record, fate)?;
-        }
         self.count(fate, log, partition, appended);
         Ok(fate)
     }
@@ -458,46 +286,6 @@ impl Writer {
             appended.gaps.push((partition.clone(), gap));
         }
     }
-
-    /// Copies the write-ahead log back into the file when it has grown. Errors are this call's to see:
-    /// SQLite's automatic checkpoint would swallow them.
-    ///
-    /// # Errors
-    /// A fault of the box; what was appended stays durable in the log.
-    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
-        let mode = match WAL_PAGES.get() {
-            pages if pages < CHECKPOINT_PAGES => return Ok(()),
-            pages if pages < TRUNCATE_PAGES => "PASSIVE",
-            _ => "TRUNCATE",
-        };
-        // A reader that stays must not hold ingestion up: what cannot be copied now is copied next time.
-        self.connection.busy_timeout(Duration::ZERO)?;
-        let copied = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
-        self.connection.busy_timeout(BUSY_TIMEOUT)?;
-        match copied {
-            Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Empties the write-ahead log into the file, so that the disk has its room back. What readers still use stays.
-    ///
-    /// # Errors
-    /// A fault of the box.
-    pub fn empty_log(&self) -> Result<(), StoreError> {
-        let emptied = settle::settle(&self.connection, &self.path);
-        self.connection.busy_timeout(BUSY_TIMEOUT)?;
-        emptied
-    }
-
-    /// Bytes that deletions have freed inside the file.
-    ///
-    /// # Errors
-    /// A fault of the box.
-    pub fn free_bytes(&self) -> Result<u64, StoreError> {
-        let number = |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, u32>(0).map(u64::from));
-        Ok(number("PRAGMA freelist_count")? * number("PRAGMA page_size")?)
-    }
 }
 
 /// The statements of one transaction.
@@ -517,12 +305,18 @@ impl Rows<'_> {
         };
         match (item, found) {
             (_, Some(overlap::Found::Journal)) => Ok(Fate::Journaled),
-            (Item::Event(event), None) => self.insert(event, log.at.epoch),
+            (Item::Event(event), None) => {
+                let fate = self.insert(event, log.at.epoch)?;
+                self.recognise(&event.record, fate)?;
+                Ok(fate)
+            }
             (Item::DeadLetter(letter), _) => {
+                let fate = Fate::DeadLettered(letter.reason);
                 if found.is_none() {
                     self.insert_dead_letter(letter, log.at.epoch)?;
+                    self.recognise(&letter.record, fate)?;
                 }
-                Ok(Fate::DeadLettered(letter.reason))
+                Ok(fate)
             }
             (_, Some(overlap::Found::DeadLetters)) => Ok(Fate::DeadLettered(Reason::Constraint)),
             (Item::Begin(_) | Item::NotDelivered { .. }, None) => Ok(Fate::Skipped),
@@ -569,7 +363,7 @@ impl Rows<'_> {
             record.position.partition,
             record.position.offset,
             key(record),
-            headers(record),
+            headers_text(record),
             record.timestamp_ms,
             self.replay_of(record)?,
             epoch,
@@ -577,8 +371,11 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// A record that was sent from here has come back.
+    /// The record was inserted just now. If it was sent from here, it has come back.
     fn recognise(&self, record: &Record, fate: Fate) -> rusqlite::Result<()> {
+        if record.headers.0.is_empty() {
+            return Ok(());
+        }
         jobs::observe(self.connection, record, self.journal_id)?;
         let event_id = (fate == Fate::Journaled).then(|| self.connection.last_insert_rowid());
         letters::observe(self.connection, record, self.journal_id, event_id)
@@ -608,7 +405,7 @@ impl Rows<'_> {
             record.position.partition,
             record.position.offset,
             key(record),
-            headers(record),
+            headers_text(record),
             record.timestamp_ms,
             epoch,
         ];
@@ -626,75 +423,20 @@ fn refused_by_dlq() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(code, Some(message.to_owned()))
 }
 
-/// Whether a row's own values are why `insert` failed. A trigger's expression may fail on one record's values with the
-/// same code as a trigger that is broken altogether; only with the latter the statement cannot even be prepared.
-pub(super) fn is_the_records(connection: &Connection, insert: &str, error: &rusqlite::Error) -> bool {
-    let generic = error.sqlite_error_code() == Some(ErrorCode::Unknown);
-    is_constraint(error) || (generic && connection.prepare(insert).is_ok())
-}
-
 /// The dead letter that a refused event becomes.
 fn refused(event: &Event, error: &rusqlite::Error) -> DeadLetter {
     let (reason, message) = refusal(error);
     DeadLetter { record: event.record.clone(), reason, message }
 }
 
-/// Why a row was refused, by an error that is its own.
-pub(super) fn refusal(error: &rusqlite::Error) -> (Reason, String) {
-    match error {
-        rusqlite::Error::SqliteFailure(code, message) => {
-            let is_trigger = code.extended_code == rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER
-                || code.code != ErrorCode::ConstraintViolation;
-            let reason = if is_trigger { Reason::Trigger } else { Reason::Constraint };
-            (reason, message.clone().unwrap_or_else(|| code.to_string()))
-        }
-        other => (Reason::Constraint, other.to_string()),
-    }
-}
-
-fn is_constraint(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
-}
-
-pub(super) fn value(record: &Record) -> ToSqlOutput<'_> {
-    text_or_blob(record.value.as_deref())
-}
-
-pub(super) fn key(record: &Record) -> ToSqlOutput<'_> {
-    text_or_blob(record.key.as_ref().map(|key| key.0.as_slice()))
-}
-
-fn text_or_blob(bytes: Option<&[u8]>) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(match bytes {
-        None => ValueRef::Null,
-        Some(bytes) if std::str::from_utf8(bytes).is_ok() => ValueRef::Text(bytes),
-        Some(bytes) => ValueRef::Blob(bytes),
-    })
-}
-
-fn headers(record: &Record) -> Option<String> {
-    let headers = &record.headers;
-    (!headers.0.is_empty()).then(|| serde_json::to_string(headers).expect("names and values are strings"))
-}
-
-/// `2025-11-03 20:03:58.586440`, UTC.
-pub(super) fn received_text(microseconds: i64) -> String {
-    Timestamp::from_microsecond(microseconds).unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()
-}
-
-fn last_received(connection: &Connection) -> rusqlite::Result<i64> {
-    let newest = "SELECT max((SELECT coalesce(max(received_at), '') FROM event_journal), \
-                  (SELECT coalesce(max(received_at), '') FROM event_dlq))";
-    let text: String = connection.query_row(newest, [], |row| row.get(0))?;
-    let parsed = format!("{text}Z").parse::<Timestamp>();
-    Ok(parsed.map_or(0, Timestamp::as_microsecond))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::{Act, Outcome};
     use crate::coverage::{Begin, GapReason};
+    use crate::dead_letter::breaker::Limits;
     use crate::event::{Headers, Position};
+    use crate::store::Rules;
 
     fn event(offset: i64) -> Item {
         let position = Position { topic: "leads".into(), partition: 0, offset };

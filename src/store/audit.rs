@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use super::append::received_text;
-use super::query::time;
+use super::row::{received_text, time};
 use super::{Readers, StoreError, Writer};
 use crate::audit::Act;
 

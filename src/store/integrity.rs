@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 
-use super::query::time;
+use super::row::time;
 use super::{BUSY_TIMEOUT, StoreError, check_head, journal_info};
 use crate::coverage::GapReason;
 

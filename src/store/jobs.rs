@@ -5,8 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::append::received_text;
-use super::query::{optional_time, time};
+use super::row::{optional_time, received_text, time};
 use super::{EventDetail, Readers, StoreError, Writer, audit};
 use crate::audit::{Act, Outcome};
 use crate::event::Record;

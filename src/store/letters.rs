@@ -6,8 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior, params, params_from_iter};
 use serde::Serialize;
 
-use super::append::{is_the_records, received_text, refusal};
-use super::query::{bytes, headers, optional_time, time};
+use super::row::{bytes, headers, is_the_records, optional_time, received_text, refusal, time};
 use super::{Readers, StoreError, Writer, audit};
 use crate::audit::{Act, Outcome};
 use crate::dead_letter::work::{self, Claim, Edited, LetterFilter, LetterRefusal, Republished, Retried, Retry};

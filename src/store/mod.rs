@@ -14,8 +14,10 @@ mod plan;
 mod quarantine;
 mod query;
 mod reserve;
+mod row;
 mod settle;
 mod sql;
+mod writer;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -28,7 +30,7 @@ use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-pub use append::{Appended, Fate, Rules, Writer};
+pub use append::{Appended, Fate};
 pub use audit::{AuditFilter, AuditRow};
 pub use check::check_whole;
 pub use coverage::StoredPosition;
@@ -40,6 +42,7 @@ pub use quarantine::quarantine;
 pub use query::{EventDetail, EventSummary};
 pub use reserve::{Need, Reserve, Room};
 pub use sql::{SqlError, run_sql};
+pub use writer::{Rules, Writer};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// `PRAGMA user_version` of [`SCHEMA`].
@@ -193,6 +196,9 @@ fn open_for_writing(path: &Path, occasion: Occasion) -> Result<Connection, Store
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
     prepare(&connection, path, version).map_err(failed)?;
+    if whole_look {
+        letters::forsake(&connection).map_err(failed)?;
+    }
     Ok(connection)
 }
 

@@ -5,6 +5,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::coverage::Log;
+use super::row::{key, value};
 use crate::event::Record;
 use crate::queue::Partition;
 
@@ -47,7 +48,7 @@ pub fn adopt(
         [(Found::Journal, "event_journal", "journaled"), (Found::DeadLetters, "event_dlq", "dead_lettered")]
     {
         let old = log.at.epoch - 1;
-        let (value, key) = (super::append::value(record), super::append::key(record));
+        let (value, key) = (value(record), key(record));
         let row = params![&**topic, number, old, offset, value, key, record.timestamp_ms];
         // An event that a retry made of a dead letter is no record of its own.
         let own = if found == Found::Journal { " AND dlq_id IS NULL" } else { "" };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::params_from_iter;
 use serde::Serialize;
 
-use super::query::iso;
+use super::row::iso;
 use super::{Readers, StoreError};
 use crate::job::{Filter, ITEMS_MAX};
 

@@ -1,11 +1,11 @@
 //! Every SELECT that the API and the stages need, by name.
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::integrity::coverage_of;
+use super::row::{bytes, headers, time};
 use super::{LogCoverage, Readers, StoreError, StoredPosition, journal_info};
 use crate::event::{Bytes, Headers};
 
@@ -124,35 +124,4 @@ pub(super) fn event_alone(connection: &Connection, id: i64) -> rusqlite::Result<
         })
     });
     event.optional()
-}
-
-/// `2025-11-03 20:03:58.586440` as JSON users know it: `2025-11-03T20:03:58.586440+00:00`.
-pub(super) fn time(row: &Row, column: usize) -> rusqlite::Result<String> {
-    Ok(iso(&row.get::<_, String>(column)?))
-}
-
-pub(super) fn optional_time(row: &Row, column: usize) -> rusqlite::Result<Option<String>> {
-    Ok(row.get::<_, Option<String>>(column)?.map(|text| iso(&text)))
-}
-
-pub(super) fn iso(text: &str) -> String {
-    format!("{}+00:00", text.replacen(' ', "T", 1))
-}
-
-pub(super) fn bytes(row: &Row, column: usize) -> rusqlite::Result<Option<Bytes>> {
-    Ok(match row.get_ref(column)? {
-        ValueRef::Null => None,
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Bytes(bytes.to_vec())),
-        ValueRef::Integer(number) => Some(Bytes(number.to_string().into_bytes())),
-        ValueRef::Real(number) => Some(Bytes(number.to_string().into_bytes())),
-    })
-}
-
-pub(super) fn headers(row: &Row, column: usize) -> rusqlite::Result<Headers> {
-    match row.get_ref(column)?.as_str_or_null()? {
-        None => Ok(Headers::default()),
-        Some(text) => serde_json::from_str(text).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
-        }),
-    }
 }
