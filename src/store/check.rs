@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::{APPLICATION_ID, StoreError, beside, check_head, file_sizes, folder, folder_hint, refuse_newer};
 
 /// How long the look at the pages may take at a start: a small file is seen whole in it, of a big one a part.
 /// `crm-events-sink check-journal` takes the time it needs.
 const QUICK_CHECK_MAX: Duration = Duration::from_millis(100);
+/// … and how long it may take where others use the processor or the disk is slow.
+const QUICK_CHECK_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Steps of SQLite between two looks at the clock: well under a millisecond.
 const STEPS: i32 = 1000;
 /// How long a look waits for another process that has the file for itself.
@@ -137,6 +140,12 @@ fn not_ours(journal: &Path, error: rusqlite::Error) -> StoreError {
     }
 }
 
+/// What this thread has used.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 /// Reads every column to its end: a long value lies on pages of its own.
 fn read_rows(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     let mut select = connection.prepare(sql)?;
@@ -152,8 +161,9 @@ fn read_rows(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 /// Looks at the pages until the time is up; the first thing that is wrong.
 fn quick_check(connection: &Connection) -> rusqlite::Result<Option<String>> {
-    let deadline = Instant::now() + QUICK_CHECK_MAX;
-    connection.progress_handler(STEPS, Some(move || Instant::now() >= deadline))?;
+    let (deadline, used_before) = (Instant::now() + QUICK_CHECK_WAIT_MAX, processor_time());
+    let is_enough = move || processor_time() - used_before >= QUICK_CHECK_MAX || Instant::now() >= deadline;
+    connection.progress_handler(STEPS, Some(is_enough))?;
     let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     connection.progress_handler(0, None::<fn() -> bool>)?;
     match found {
