@@ -108,9 +108,12 @@ fn say_hello(demo: &Demo, addresses: Addresses, journal: &std::path::Path) {
          curl http://{api}/events/latest?limit=5\n  \
          curl http://{api}/events/5\n  \
          curl -X POST http://{api}/replay/5\n  \
+         curl -X POST 'http://{api}/replay/range?start=2025-01-01&dry_run=true'\n  \
          curl http://{api}/dlq\n  \
          curl http://{api}/health\n  \
          curl http://{metrics}/metrics\n  \
+         crm-events-sink replay 1 2 3 --yes --api http://{api}\n  \
+         crm-events-sink dlq groups --api http://{api}\n  \
          crm-events-sink sql --journal {journal} 'SELECT topic, count(*) FROM event_journal GROUP BY topic'",
         demo.rate,
         TOPICS.len(),
