@@ -113,7 +113,8 @@ pub enum Verdict {
     Acknowledged {
         topic: String,
         partition: i32,
-        offset: i64,
+        /// Not always does the broker say it.
+        offset: Option<i64>,
     },
     /// It is not in Kafka.
     Failed(String),

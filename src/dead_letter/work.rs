@@ -84,7 +84,7 @@ pub struct Claim {
 /// What came of one that was sent to its topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Republished {
-    Acknowledged { partition: i32, offset: i64 },
+    Acknowledged,
     Refused(String),
     Unknown(String),
 }

@@ -133,8 +133,9 @@ fn is_dropped(name: &Bytes, patterns: &[String]) -> bool {
 /// How a record that was given to the producer ended.
 #[derive(Debug)]
 pub enum Delivery {
-    /// All in-sync replicas have it.
-    Acknowledged { partition: i32, offset: i64 },
+    /// All in-sync replicas have it. A broker that had it from an attempt before, whose answer was lost, does not say
+    /// at which offset.
+    Acknowledged { partition: i32, offset: Option<i64> },
     Failed {
         error: KafkaError,
         /// It was sent, and its answer was not seen.
@@ -192,7 +193,10 @@ impl ProducerContext<NoCustomPartitioner> for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, report: Self::DeliveryOpaque) {
         let delivery = match result {
-            Ok(message) => Delivery::Acknowledged { partition: message.partition(), offset: message.offset() },
+            Ok(message) => {
+                let offset = Some(message.offset()).filter(|offset| *offset >= 0);
+                Delivery::Acknowledged { partition: message.partition(), offset }
+            }
             Err((error, message)) => {
                 // SAFETY: the message is valid while it is borrowed.
                 let status = unsafe { rd_kafka_message_status(message.ptr()) };

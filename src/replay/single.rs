@@ -45,11 +45,11 @@ fn seconds(span: Duration) -> String {
     format!("{} s", span.as_secs_f32())
 }
 
-/// Where the broker put a record.
+/// Where the broker put a record; not always does it say at which offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
     pub partition: i32,
-    pub offset: i64,
+    pub offset: Option<i64>,
 }
 
 /// The producer, made at the first replay: a box that never replays keeps no connection for it.

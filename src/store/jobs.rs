@@ -255,7 +255,7 @@ fn begin(transaction: &Transaction, job_id: i64, event_ids: &[i64]) -> rusqlite:
 
 /// An event that came back meanwhile is acknowledged already, which stands.
 fn record(transaction: &Transaction, job_id: i64, verdicts: &[(i64, Verdict)]) -> rusqlite::Result<()> {
-    let placed = "UPDATE replay_item SET state = 'acknowledged', topic = ?3, kafka_partition = ?4, kafka_offset = ?5, error = NULL \
+    let placed = "UPDATE replay_item SET state = 'acknowledged', topic = ?3, kafka_partition = ?4, kafka_offset = coalesce(?5, kafka_offset), error = NULL \
                   WHERE job_id = ?1 AND event_id = ?2";
     let failed =
         "UPDATE replay_item SET state = ?3, error = ?4 WHERE job_id = ?1 AND event_id = ?2 AND state = 'in_flight'";
@@ -311,10 +311,10 @@ fn finish(transaction: &Transaction, job_id: i64, now: Timestamp) -> rusqlite::R
 pub(super) fn observe(connection: &Connection, record: &Record, journal_id: &str) -> rusqlite::Result<()> {
     let Some((job_id, token)) = record.headers.replay_job(journal_id) else { return Ok(()) };
     let Some(event_id) = record.headers.replay_of(journal_id) else { return Ok(()) };
+    // What was not known of it is known now.
     let sql = "UPDATE replay_item SET observed = observed + 1, observed_partition = ?4, observed_offset = ?5, \
-               topic = iif(state IN ('in_flight', 'uncertain'), ?6, topic), \
-               kafka_partition = iif(state IN ('in_flight', 'uncertain'), ?4, kafka_partition), \
-               kafka_offset = iif(state IN ('in_flight', 'uncertain'), ?5, kafka_offset), \
+               topic = coalesce(topic, ?6), kafka_partition = coalesce(kafka_partition, ?4), \
+               kafka_offset = coalesce(kafka_offset, ?5), \
                error = iif(state IN ('in_flight', 'uncertain'), NULL, error), \
                state = iif(state IN ('in_flight', 'uncertain'), 'acknowledged', state) \
                WHERE job_id = ?1 AND event_id = ?2 AND (SELECT token FROM replay_job WHERE id = ?1) = ?3";

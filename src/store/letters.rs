@@ -241,7 +241,7 @@ impl Writer {
     /// A fault of the box.
     pub fn release(&mut self, id: i64, republished: &Republished, act: &Act, now: Timestamp) -> Result<(), StoreError> {
         let (state, error) = match republished {
-            Republished::Acknowledged { .. } => ("republished", None),
+            Republished::Acknowledged => ("republished", None),
             Republished::Refused(error) => ("open", Some(error)),
             Republished::Unknown(error) => ("uncertain", Some(error)),
         };

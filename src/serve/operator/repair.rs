@@ -95,7 +95,7 @@ fn republish(
         Err(error) => Err(ReplayError::Refused(error.to_string())),
     };
     let republished = match &sent {
-        Ok(at) => Republished::Acknowledged { partition: at.partition, offset: at.offset },
+        Ok(_) => Republished::Acknowledged,
         Err(error @ ReplayError::TimedOut { .. }) => Republished::Unknown(error.to_string()),
         Err(error) => Republished::Refused(error.to_string()),
     };

@@ -37,7 +37,10 @@ pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
 /// How a replay ended, as the audit has it.
 pub fn ended(act: &Act, replayed: &Result<Placed, ReplayError>) -> Act {
     match replayed {
-        Ok(at) => act.with(Outcome::Done, format!("partition {}, offset {}", at.partition, at.offset)),
+        Ok(at) => {
+            let offset = at.offset.map_or_else(String::new, |offset| format!(", offset {offset}"));
+            act.with(Outcome::Done, format!("partition {}{offset}", at.partition))
+        }
         Err(error @ ReplayError::TimedOut { .. }) => act.with(Outcome::Unknown, error),
         Err(error) => act.with(Outcome::Failed, error),
     }

@@ -38,6 +38,8 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult, _: ()) {
         match result {
+            // A broker that had it from an attempt before, whose answer was lost, does not say where.
+            Ok(record) if record.offset() < 0 => {}
             Ok(record) => {
                 let place = (record.topic().to_owned(), record.partition(), record.offset());
                 self.0.acknowledged.lock().unwrap().push((place, digest(record.payload())));
