@@ -18,6 +18,8 @@ use crate::queue::{Batch, Item, Partition, Sighting};
 pub struct Assigned {
     /// Set while records are read.
     pub reading: Option<Reading>,
+    /// An offset was out of range, perhaps its: librdkafka does not fetch it any more.
+    pub is_stopped: bool,
     /// Since when the broker's log has been shorter than the file.
     pub doubted_since: Option<Instant>,
     /// The broker's log ended there when it was last asked, for the lag.

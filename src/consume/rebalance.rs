@@ -1,6 +1,7 @@
 //! What happens when the group's partitions change hands. Both run inside a poll and hold librdkafka up: every
 //! wait here is bounded.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -37,12 +38,16 @@ pub fn handle(
 }
 
 /// Takes the partitions over, paused: where reading them begins is decided outside of this callback, which must not
-/// wait for a broker that may be away. The offset given here is never read from.
+/// wait for a broker that may be away. What is fetched before the pause takes effect is not taken.
+///
+/// Never from a logical offset (`End`, `Beginning`): librdkafka asks the broker for those, and where the answer comes
+/// after reading began elsewhere it takes it for outdated and asks again, which moves reading there in silence.
 fn assign(context: &Context, consumer: &BaseConsumer<Context>, partitions: &mut TopicPartitionList) -> KafkaResult<()> {
     let added = names(context, partitions);
     let mut start = TopicPartitionList::new();
+    let mut known = Known { context, file_answers: true };
     for (topic, partition) in &added {
-        start.add_partition_offset(topic, *partition, Offset::End)?;
+        start.add_partition_offset(topic, *partition, Offset::Offset(known.next_offset(topic, *partition)))?;
     }
     consumer.incremental_assign(&start)?;
     consumer.pause(&start)?;
@@ -53,6 +58,25 @@ fn assign(context: &Context, consumer: &BaseConsumer<Context>, partitions: &mut 
     let assigned = intake.assigned.len();
     tracing::info!(consumer = context.name, added = added.len(), assigned, "partitions assigned");
     Ok(())
+}
+
+/// Where reading will begin, as far as that is known without the broker. It need not be right.
+struct Known<'a> {
+    context: &'a Context,
+    /// A file that did not answer once is not waited for again.
+    file_answers: bool,
+}
+
+impl Known<'_> {
+    fn next_offset(&mut self, topic: &Arc<str>, partition: i32) -> i64 {
+        let shared = &self.context.shared;
+        if let Some(next_offset) = shared.durable.next_offset(&(Arc::clone(topic), partition)) {
+            return next_offset;
+        }
+        let stored = if self.file_answers { shared.readers.position(topic, partition) } else { Ok(None) };
+        self.file_answers &= stored.is_ok();
+        stored.ok().flatten().map_or(0, |stored| stored.next_offset)
+    }
 }
 
 /// Lets what is in flight become durable, tells Kafka's group, and gives the partitions up.

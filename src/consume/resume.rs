@@ -66,13 +66,20 @@ impl Consume {
         }
     }
 
-    /// An offset was out of range; librdkafka does not say whose.
+    /// An offset was out of range; librdkafka does not say whose. Where some wait to begin it is theirs, most likely: what
+    /// they are assigned with is a guess.
     pub fn begin_all_again(&self) {
-        let all: Vec<Partition> = self.intake().assigned.keys().cloned().collect();
-        tracing::warn!(
-            consumer = self.name,
-            "an offset is not in the broker's log any more; looking again where to read"
-        );
+        let (all, some_wait) = {
+            let mut intake = self.intake();
+            intake.assigned.values_mut().for_each(|assigned| assigned.is_stopped = true);
+            let some_wait = intake.assigned.values().any(|assigned| assigned.reading.is_none());
+            (intake.assigned.keys().cloned().collect::<Vec<Partition>>(), some_wait)
+        };
+        let says = "an offset is not in the broker's log; looking again where to read";
+        match some_wait {
+            true => tracing::debug!(consumer = self.name, "{says}"),
+            false => tracing::warn!(consumer = self.name, "{says}"),
+        }
         self.wait_to_begin(&all);
     }
 
@@ -202,7 +209,7 @@ impl Consume {
     fn begin(&self, own: &str, partition: &Partition, facts: &Facts) -> Result<(), String> {
         // What was announced meanwhile may have taken it away.
         let is_fresh = match self.intake().assigned.get(partition) {
-            Some(assigned) if assigned.reading.is_none() => assigned.ledger.is_none(),
+            Some(assigned) if assigned.reading.is_none() => assigned.ledger.is_none() && !assigned.is_stopped,
             _ => return Ok(()),
         };
         let stored = self.shared.readers.position(&partition.0, partition.1).map_err(|error| error.to_string())?;
@@ -225,7 +232,7 @@ impl Consume {
         let ledger = Ledger::continued(ledger_before, topic_id.as_deref().unwrap_or_default(), own, from);
         assigned.reading = Some(Reading { from: offset, expected: offset, until, topic_id });
         assigned.ledger = Some(ledger);
-        (assigned.doubted_since, assigned.committed) = (None, None);
+        (assigned.doubted_since, assigned.committed, assigned.is_stopped) = (None, None, false);
         assigned.end_seen = Some(facts.high);
         assigned.sighting = Some(Sighting { verified_offset: offset, end_seen: facts.high });
         intake.batch.push(Item::Begin(begin));
@@ -235,7 +242,8 @@ impl Consume {
     }
 
     /// A partition of which nothing was polled since it was assigned is sought, which leaves the group's protocol
-    /// alone. Later a pause would bring back the position that was polled last: then it is assigned anew.
+    /// alone. Later a pause would bring back the position that was polled last, and one that was out of range is not
+    /// fetched any more: then it is assigned anew.
     fn read_from(&self, (topic, partition): &Partition, offset: i64, is_fresh: bool) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, *partition, Offset::Offset(offset))?;
