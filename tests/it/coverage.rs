@@ -162,3 +162,27 @@ fn schema(journal: &rusqlite::Connection) -> Vec<String> {
     let mut select = journal.prepare(sql).unwrap();
     select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
+
+/// Where librdkafka looked an offset up itself, its answer came after reading had begun, and moved reading to the end.
+#[test]
+fn a_slow_broker_does_not_move_reading_anywhere_else() {
+    for round_trip_ms in [60, 120, 180] {
+        let broker = Embedded::start(&[(LEADS, 2)]);
+        let sender = Sender::to(&broker.bootstrap());
+        for number in 0..200 {
+            sender.queue_event(LEADS, "acme", number);
+        }
+        sender.flush();
+        broker.cluster().broker_round_trip_time(1, std::time::Duration::from_millis(round_trip_ms)).unwrap();
+        let sink = Setup::with(&broker.bootstrap()).start();
+        eventually("it reads", || sink.events() > 0);
+        for number in 200..400 {
+            sender.queue_event(LEADS, "acme", number);
+        }
+        sender.flush();
+        sink.await_events(400);
+        for partition in 0..2 {
+            assert_eq!(integrity(&sink, LEADS, partition)["not_delivered"], 0, "{round_trip_ms} ms");
+        }
+    }
+}
