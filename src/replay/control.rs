@@ -45,13 +45,15 @@ pub struct State {
     pub rate_per_s: u32,
     /// Why nothing is sent just now.
     pub waiting_for: Option<String>,
+    /// The producer may have events that it has not sent yet.
+    pub has_unsent: bool,
     /// Acknowledgements of late: when, and how many.
     acknowledged: VecDeque<(Instant, usize)>,
 }
 
 impl Control {
     pub fn new(want: Want, rate_per_s: u32) -> Control {
-        let state = State { want, rate_per_s, waiting_for: None, acknowledged: VecDeque::new() };
+        let state = State { want, rate_per_s, waiting_for: None, has_unsent: false, acknowledged: VecDeque::new() };
         Control { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -73,6 +75,17 @@ impl Control {
         let unwanted = |state: &mut State| is_unwanted(state.want);
         let waited = self.changed.wait_timeout_while(self.lock(), patience, unwanted);
         waited.unwrap_or_else(PoisonError::into_inner).0.want
+    }
+
+    /// The thread: the producer has sent everything, or it was taken back.
+    pub fn nothing_is_unsent(&self) {
+        self.lock().has_unsent = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the producer has nothing that it could still send, and not longer than `patience`.
+    pub fn wait_while_unsent(&self, patience: Duration) {
+        drop(self.changed.wait_timeout_while(self.lock(), patience, |state| state.has_unsent));
     }
 
     pub fn say(&self, waiting_for: Option<String>) {

@@ -99,30 +99,44 @@ impl Jobs {
         Ok(made)
     }
 
-    /// Changes a job. When this returns after a pause or a cancel, nothing more goes to the producer.
+    /// Changes a job. When this returns after a pause, nothing more goes to the producer; after a cancel, what went there
+    /// and was not sent is taken back as well.
     ///
     /// # Errors
     /// [`JobError`]: nothing was changed, unless it says so.
     pub fn change(&self, id: i64, change: Change, act: Act) -> Result<(), JobError> {
         let _turn = self.turn();
+        if let Change::RetryFailed { .. } = change {
+            self.expect_room()?;
+        }
         let control = self.lock().get(&id).map(|job| Arc::clone(&job.control));
-        match (change, &control) {
-            (Change::Pause, Some(control)) => control.want(Want::Pause),
-            (Change::Cancel, Some(control)) => control.want(Want::Cancel),
-            (Change::RetryFailed { .. }, _) => self.expect_room()?,
-            _ => {}
+        if let (Change::Pause | Change::Cancel, Some(control)) = (change, &control) {
+            // While it is being noted the job is only held: if it is not, it goes on.
+            control.want(Want::Pause);
         }
         let order = |answer| Order::Job(Box::new(JobOrder::Change { id, change, act, answer }));
         let changed = self.shared.orders.give(PATIENCE, order);
-        match control {
+        if let (Change::RetryFailed { .. }, Ok(Ok(()))) = (change, &changed) {
+            self.await_end(id);
+            return self.start(self.job(id)?);
+        }
+        if let Some(control) = control {
             // What the journal says of the job holds, whether the change came to pass or not.
-            Some(control) => self.obey_journal(id, &control),
-            None if matches!((change, &changed), (Change::RetryFailed { .. }, Ok(Ok(())))) => {
-                self.start(self.job(id)?)?;
+            self.obey_journal(id, &control);
+            if change == Change::Cancel {
+                control.wait_while_unsent(PATIENCE);
             }
-            None => {}
         }
         Ok(changed??)
+    }
+
+    /// The thread of a job that ended just now may have some steps to go. It must not take up what another one will.
+    fn await_end(&self, id: i64) {
+        let Some(job) = self.lock().remove(&id) else { return };
+        let deadline = Instant::now() + PATIENCE;
+        while !job.thread.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn obey_journal(&self, id: i64, control: &Control) {

@@ -194,10 +194,11 @@ impl Run {
         }
         loop {
             let sent = {
-                let state = self.control.lock();
+                let mut state = self.control.lock();
                 if state.want != Want::Go {
                     return Some(Verdict::Unsent);
                 }
+                state.has_unsent = true;
                 self.producer.send(record.record(event.id, &self.report))
             };
             let Err((error, _)) = sent else { return None };
@@ -237,10 +238,14 @@ impl Run {
             let is_silent = now - heard_at > SILENCE;
             let silence = || format!("Kafka, which has not acknowledged anything for {} s", (now - heard_at).as_secs());
             self.control.say(is_silent.then(silence));
-            match self.control.lock().want {
+            let want = self.control.lock().want;
+            match want {
                 Want::Go | Want::Pause => {}
                 // What the producer has and has not sent, or would send again, must not go out any more.
-                Want::Cancel => self.producer.purge(PurgeConfig::default().queue()),
+                Want::Cancel => {
+                    self.producer.purge(PurgeConfig::default().queue());
+                    self.control.nothing_is_unsent();
+                }
                 Want::Stop => {
                     let patience = self.shared.config.shutdown_timeout / 2;
                     if now > *stop_by.get_or_insert(now + patience) {
@@ -249,6 +254,7 @@ impl Run {
                 }
             }
         }
+        self.control.nothing_is_unsent();
     }
 
     fn judge(&self, event: &EventDetail, delivery: Delivery) -> Verdict {

@@ -223,6 +223,9 @@ fn change_job(
         }
         Change::Cancel => return wrong("it has ended already"),
         Change::RetryFailed { .. } if is_active => return wrong("wait until it has ended"),
+        Change::RetryFailed { .. } if !in_flight(transaction, id)?.is_empty() => {
+            return wrong("what it had in flight is not known yet, so wait until in_flight is 0");
+        }
         Change::RetryFailed { uncertain } => {
             let sql = "UPDATE replay_item SET state = 'pending', error = NULL \
                        WHERE job_id = ?1 AND (state = 'failed' OR (?2 AND state = 'uncertain'))";
