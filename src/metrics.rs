@@ -163,6 +163,7 @@ impl Metrics {
     pub fn count_dead_letters(&self, topic: &str, reason: &str, records: u64) {
         self.dead_letters.with_label_values(&[self.topics.label(topic), reason]).inc_by(records);
         self.dlq_rows.add(records as i64);
+        self.dlq_open.add(records as i64);
     }
 
     pub fn count_duplicates(&self, topic: &str, records: u64) {

@@ -27,12 +27,12 @@ type End = (String, i32, i64);
 impl Run {
     /// Finds out about what is in flight; whether the job goes on. Not so when the sink stops.
     pub(super) fn settle(&self) -> bool {
-        let Some(places) = self.keep_trying(|| self.shared.readers.in_flight_places(self.job.job_id)) else {
-            return false;
-        };
         if self.job.in_flight == 0 {
             return true;
         }
+        let Some(places) = self.keep_trying(|| self.shared.readers.in_flight_places(self.job.job_id)) else {
+            return false;
+        };
         self.control.say(Some("what was in flight when the sink ended to come back".to_owned()));
         if !self.sleep(AFTER) {
             return false;

@@ -70,6 +70,8 @@ fn what_is_not_there_is_404_and_a_wrong_method_405_with_allow() {
     let wrong = sink.post("/dlq");
     assert_eq!((wrong.status, wrong.head.contains("Allow: GET, HEAD\r\n")), (405, true), "{}", wrong.head);
     wrong.detail();
+    let wrong = curl(&["-X", "PUT", &format!("http://{}/replay/jobs", sink.api)]);
+    assert_eq!((wrong.status, wrong.head.contains("Allow: GET, HEAD, POST\r\n")), (405, true), "{}", wrong.head);
 }
 
 #[test]

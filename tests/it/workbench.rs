@@ -49,6 +49,7 @@ fn patch(sink: &Sink, path: &str, patch: &Value) -> Answer {
 #[test]
 fn a_retry_runs_the_record_through_ingestion_and_the_row_says_what_it_became() {
     let (broker, sink) = sink_with(3, &[], "");
+    eventually("they are shown", || sink.metric("crm_events_dlq_open") == 3.0);
     let retried = sink.post("/dlq/2/retry?reason=constraint+dropped");
     assert_eq!(retried.status, 200, "{}", retried.body);
     assert_eq!(retried.json(), json!({"status": "journaled", "dead_letter_id": 2, "event_id": 1, "topic": LEADS}));

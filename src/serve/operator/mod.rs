@@ -11,6 +11,7 @@ mod repair;
 mod replay;
 mod resume;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,9 +123,9 @@ impl OperatorApi {
         }
         let method = if request.method == "HEAD" { "GET" } else { &request.method };
         let Some((route, placed)) = found.iter().find(|(route, _)| route.method == method) else {
-            let mut allow: Vec<&str> = found.iter().map(|(route, _)| route.method).collect();
-            allow.dedup();
-            return Err(ApiError::Method { allow: allow.join(", ").replace("GET", "GET, HEAD") });
+            let methods: BTreeSet<&str> = found.iter().map(|(route, _)| route.method).collect();
+            let allow = methods.into_iter().collect::<Vec<_>>().join(", ").replace("GET", "GET, HEAD");
+            return Err(ApiError::Method { allow });
         };
         let call = Call { request, placed: *placed };
         let Some((action, parameters)) = route.act else { return (route.handler)(self, &call) };
