@@ -226,7 +226,8 @@ fn a_large_replay_needs_its_count_as_a_confirmation() {
     assert_eq!(asked.status, 409);
     assert!(asked.detail().contains("would replay 8 events") && asked.detail().contains("confirm=8"));
     assert_eq!((&asked.json()["plan"]["total"], &asked.json()["plan"]["needs_confirm"]), (&json!(8), &json!(true)));
-    assert_eq!(sink.post("/replay/range?start=2025-11-03&confirm=7").status, 409);
+    let wrong = sink.post("/replay/range?start=2025-11-03&confirm=7");
+    assert_eq!((wrong.status, wrong.detail().contains("8 events, not 7")), (409, true), "{}", wrong.body);
     assert_eq!(
         post(&sink, "/replay/batch?confirm=2", &json!([1, 2, 3])).status,
         409,

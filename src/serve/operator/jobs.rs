@@ -194,8 +194,11 @@ fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
     }
     let total = found.total as u64;
     if manner.confirm.map_or(plan.needs_confirm, |confirmed| confirmed != total) {
-        let what =
-            format!("this would replay {total} events, so nothing was done; if that is meant, add confirm={total}");
+        let not = |confirmed| format!(", not {confirmed} (where events keep coming, give an end)");
+        let not = manner.confirm.map_or_else(String::new, not);
+        let what = format!(
+            "this would replay {total} events{not}, so nothing was done; if that is meant, say confirm={total}"
+        );
         return Err(ApiError::Confirm { what, more: json!({ "plan": plan }) });
     }
     let skipped = found.skipped;
