@@ -12,7 +12,7 @@
 //! - [`dead_letter`]: a record that could not become one, and the closed list of reasons
 //! - [`coverage`]: which offsets the file holds, and why it does not hold others
 //! - [`consume`]: poll, decode, queue; commit what is durable
-//! - [`queue`]: bounded, both ways: batches forward, durable offsets back
+//! - [`queue`]: bounded, both ways: batches and orders forward, durable offsets back
 //! - [`write`]: the writer thread: one transaction a batch
 //! - [`store`]: the journal file: one writer, many readers, all SQL
 //! - [`job`], [`audit`]: what a bulk replay is; what an operator does, as it is put down

@@ -38,6 +38,9 @@ struct SendingArgs {
     /// Leave out events that a newer one of the same key has superseded
     #[arg(long)]
     skip_superseded: bool,
+    /// Leave out those that are replays themselves, journaled again
+    #[arg(long)]
+    skip_replays: bool,
     /// Only say what would be sent
     #[arg(long)]
     dry_run: bool,
@@ -162,12 +165,12 @@ fn rate() -> impl clap::builder::TypedValueParser<Value = u32> {
 impl SendingArgs {
     /// One event is sent at once, unless something is asked for that only a job does.
     fn wants_job(&self) -> bool {
-        self.rate.is_some() || self.skip_superseded || self.dry_run || self.no_wait
+        self.rate.is_some() || self.skip_superseded || self.skip_replays || self.dry_run || self.no_wait
     }
 
     fn sending(self) -> Sending {
-        let SendingArgs { to_topic, rate, skip_superseded, dry_run, yes, no_wait, reason } = self;
-        Sending { to_topic, rate, skip_superseded, reason, dry_run, yes, wait: !no_wait }
+        let SendingArgs { to_topic, rate, skip_superseded, skip_replays, dry_run, yes, no_wait, reason } = self;
+        Sending { to_topic, rate, skip_superseded, skip_replays, reason, dry_run, yes, wait: !no_wait }
     }
 }
 

@@ -43,6 +43,7 @@ pub struct Sending {
     pub to_topic: Option<String>,
     pub rate: Option<u32>,
     pub skip_superseded: bool,
+    pub skip_replays: bool,
     pub reason: Option<String>,
     pub dry_run: bool,
     pub yes: bool,
@@ -54,7 +55,8 @@ impl Sending {
         let body = serde_json::to_vec(events).map_err(|error| ClientError::Usage(error.to_string()))?;
         let request = Request::post("/replay/jobs").body("application/json", body);
         let request = request.with("to_topic", self.to_topic.as_ref()).with("rate_per_s", self.rate);
-        Ok(request.flag("skip_superseded", self.skip_superseded).with("reason", self.reason.as_ref()))
+        let request = request.flag("skip_superseded", self.skip_superseded).flag("skip_replays", self.skip_replays);
+        Ok(request.with("reason", self.reason.as_ref()))
     }
 }
 

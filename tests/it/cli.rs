@@ -515,7 +515,7 @@ fn answer(status: &str, body: &Value) -> String {
 }
 
 fn plan(total: u64) -> Value {
-    json!({"dry_run": true, "total": total, "bytes": 9, "superseded": 0, "skipped": 0, "first_received_at": null,
+    json!({"dry_run": true, "total": total, "bytes": 9, "superseded": 0, "replays": 0, "skipped": 0, "first_received_at": null,
         "last_received_at": null, "by_topic": {}, "by_tenant": {}, "rate_per_s": 200, "seconds": 0.0, "needs_confirm": false})
 }
 
