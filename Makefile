@@ -22,7 +22,7 @@ faults:
 	tests/tools.sh test
 	tests/kafka/kafka.sh fetch
 	rm -f "$${CARGO_TARGET_DIR:-target}/faults.tsv"
-	FAULT_ROUNDS=200 FAULT_CUTS=500 FAULT_REPEATS=10 FAULT_ERRORS=56 \
+	FAULT_ROUNDS=200 FAULT_CUTS=500 FAULT_REPEATS=10 FAULT_ERRORS=56 FAULT_REPLAYS=100000 \
 	    cargo test --locked --test it -- faults:: --test-threads 2
 	cargo test --locked --test it -- corruption:: durability:: coverage:: --test-threads 2
 	PROPTEST_CASES=5000 cargo test --locked --lib

@@ -5,3 +5,4 @@ mod group;
 mod kill_9;
 mod logs;
 mod power_cut;
+mod replay;
