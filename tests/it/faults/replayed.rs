@@ -10,7 +10,7 @@ use super::comparison::Place;
 use crate::harness::{Answer, Record, Sender, Sink, curl, within};
 
 /// How long a job may take: it waits for more than a test's usual condition.
-const JOB_DEADLINE: Duration = Duration::from_secs(300);
+pub const JOB_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Two topics with three partitions each, unless a test makes others.
 pub const TOPICS: [&str; 2] = [super::TOPICS[0], super::TOPICS[1]];
@@ -45,6 +45,11 @@ pub struct Seen {
 impl Seen {
     pub fn origin(&self, name: &str) -> Option<&str> {
         self.origin.get(&format!("crm-replay-{name}")).map(String::as_str)
+    }
+
+    /// The headers that say where it comes from.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.origin.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The row of the journal that this is a replay of.
