@@ -17,7 +17,7 @@ test:
 	    cargo test --locked -- --skip apache_kafka; \
 	fi
 
-# The proof by faults at full size: about 20 minutes on two cores. docs/reliability.md says what is done.
+# The proof by faults at full size: about 25 minutes on two cores. docs/reliability.md says what is done.
 faults:
 	tests/tools.sh test
 	tests/kafka/kafka.sh fetch
