@@ -20,6 +20,8 @@ pub struct Assigned {
     pub reading: Option<Reading>,
     /// An offset was out of range, perhaps its: librdkafka does not fetch it any more.
     pub is_stopped: bool,
+    /// When a jump of the offsets was last not believed at once.
+    pub jump_doubted_at: Option<Instant>,
     /// Since when the broker's log has been shorter than the file.
     pub doubted_since: Option<Instant>,
     /// The broker's log ended there when it was last asked, for the lag.
@@ -74,8 +76,14 @@ impl Intake {
         let partition: Partition = (Arc::clone(&topic), message.partition());
         let at = Position { topic, partition: message.partition(), offset: message.offset() };
         // What was polled before a pause took effect is read again when the partition begins.
-        let reading = self.assigned.get_mut(&partition)?.reading.as_mut()?;
+        let assigned = self.assigned.get_mut(&partition)?;
+        let reading = assigned.reading.as_mut()?;
         if at.offset < reading.expected {
+            return Some(partition);
+        }
+        if at.offset > reading.expected && is_doubtful(&mut assigned.jump_doubted_at, Instant::now()) {
+            let (topic, expected, offset) = (&*at.topic, reading.expected, at.offset);
+            tracing::info!(topic, partition = at.partition, expected, offset, "{READ_AGAIN}");
             return Some(partition);
         }
         if self.batch.items.is_empty() {
@@ -124,6 +132,22 @@ impl Intake {
     pub fn in_flight(&self, partitions: &[Partition]) -> Vec<(Partition, i64)> {
         partitions.iter().filter_map(|p| Some((p.clone(), self.assigned.get(p)?.sent?))).collect()
     }
+}
+
+/// How long after one jump that was not believed at once the next ones are. Where transactions or compaction leave
+/// offsets out they are many, and reading all of them twice would cost more than it says.
+const BELIEVED_FOR: Duration = Duration::from_secs(60);
+
+const READ_AGAIN: &str = "offsets were passed over; reading again to see whether there is anything";
+
+/// Whether a jump is to be seen a second time before it is believed: what is passed over by mistake, the client's or the
+/// broker's, is there when it is asked for again.
+fn is_doubtful(doubted_at: &mut Option<Instant>, now: Instant) -> bool {
+    if doubted_at.is_some_and(|at| now.duration_since(at) < BELIEVED_FOR) {
+        return false;
+    }
+    *doubted_at = Some(now);
+    true
 }
 
 /// The offset after an item.

@@ -249,6 +249,8 @@ fn transaction_markers_and_aborted_records_are_no_gaps() {
     let log = integrity(&sink, LEADS, 0);
     // 11 offsets, 6 offsets (passed over), 11 offsets: the last marker is the log's end, which no reader is told of.
     assert_eq!(json!([log["stored"], log["not_delivered"], log["gaps"], log["complete"]]), json!([20, 7, [], true]));
+    let doubted = sink.log().matches("offsets were passed over; reading again").count();
+    assert_eq!(doubted, 1, "a jump is believed when it is there a second time, and those after it at once");
     let (code, text) = verify(&sink, &["--wait", "1s"]);
     assert_eq!(code, 0, "{text}");
 }
