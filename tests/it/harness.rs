@@ -147,9 +147,18 @@ pub struct Sender(ThreadedProducer<DefaultProducerContext>);
 
 impl Sender {
     pub fn to(bootstrap: &str) -> Sender {
+        Sender(Sender::config(bootstrap).create().unwrap())
+    }
+
+    /// In the order of the calls, whatever the broker makes it try again.
+    pub fn in_order_to(bootstrap: &str) -> Sender {
+        Sender(Sender::config(bootstrap).set("enable.idempotence", "true").create().unwrap())
+    }
+
+    fn config(bootstrap: &str) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", bootstrap).set("partitioner", "murmur2_random").set("linger.ms", "5");
-        Sender(config.create().unwrap())
+        config
     }
 
     pub fn send(&self, record: &Record) {

@@ -18,7 +18,7 @@ pub const TOPICS: [&str; 2] = [super::TOPICS[0], super::TOPICS[1]];
 /// Sends `events` events of `keys` keys, each with the number that it has among those of its key, and waits until they
 /// are in the journal, which is empty before.
 pub fn fill(bootstrap: &str, sink: &Sink, events: u64, keys: u64) {
-    let sender = Sender::to(bootstrap);
+    let sender = Sender::in_order_to(bootstrap);
     for number in 0..events {
         let (lead, sequence) = (number % keys, number / keys);
         let tenant = ["acme", "globex", "initech"][lead as usize % 3];
@@ -151,12 +151,23 @@ impl Log {
     /// Of each key, the replays stand in the order in which the events came. None may stand twice.
     #[track_caller]
     pub fn assert_replays_are_in_order(&self) {
-        let mut last: HashMap<(&str, &str), u64> = HashMap::new();
-        for seen in self.0.iter().filter(|seen| seen.event_id().is_some()) {
-            let sequence = seen.sequence();
-            if let Some(before) = last.insert((&seen.place.0, &seen.key), sequence) {
-                assert!(before < sequence, "{} of {} comes after {before}: {:?}", sequence, seen.key, seen.place);
-            }
+        assert_in_order(self.0.iter().filter(|seen| seen.event_id().is_some()));
+    }
+
+    /// The same of what was sent first.
+    #[track_caller]
+    pub fn assert_originals_are_in_order(&self) {
+        assert_in_order(self.0.iter().filter(|seen| seen.event_id().is_none()));
+    }
+}
+
+#[track_caller]
+fn assert_in_order<'a>(records: impl Iterator<Item = &'a Seen>) {
+    let mut last: HashMap<(&str, &str), u64> = HashMap::new();
+    for seen in records {
+        let sequence = seen.sequence();
+        if let Some(before) = last.insert((&seen.place.0, &seen.key), sequence) {
+            assert!(before < sequence, "{} of {} comes after {before}: {:?}", sequence, seen.key, seen.place);
         }
     }
 }

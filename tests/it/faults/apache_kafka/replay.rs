@@ -30,6 +30,7 @@ fn journal_of(events: u64, keys: u64, toml: &str) -> (ApacheKafka, Sink, Log) {
     fill(&bootstrap, &sink, events, keys);
     let originals = Log::read(&bootstrap, &TOPICS);
     assert_eq!(originals.len() as u64, events);
+    originals.assert_originals_are_in_order();
     (kafka, sink, originals)
 }
 
