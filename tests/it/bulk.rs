@@ -268,18 +268,19 @@ fn an_event_is_in_one_running_job_only() {
 
 #[test]
 fn no_more_than_eight_jobs_run_at_once() {
-    let (_broker, sink) = sink_with(9, "");
+    let (_broker, sink) = sink_with(27, "");
     for id in 1..=8 {
-        assert_eq!(post(&sink, "/replay/batch?rate_per_s=1", &json!([id])).status, 202);
+        // Three a job, so that it takes longer than asking for a pause does.
+        assert_eq!(post(&sink, "/replay/batch?rate_per_s=1", &json!([3 * id, 3 * id + 1, 3 * id + 2])).status, 202);
         sink.post(&format!("/replay/jobs/{id}/pause"));
     }
     let running = sink.get("/replay/jobs?state=paused").json().as_array().unwrap().len()
         + sink.get("/replay/jobs?state=running").json().as_array().unwrap().len();
-    let ninth = post(&sink, "/replay/batch", &json!([9]));
+    let ninth = post(&sink, "/replay/batch", &json!([1]));
     assert_eq!((running, ninth.status), (8, 429), "{}", ninth.body);
     assert_eq!(sink.metric("crm_events_replay_jobs"), 8.0);
     sink.post("/replay/jobs/1/cancel");
-    eventually("there is a place again", || post(&sink, "/replay/batch", &json!([9])).status == 202);
+    eventually("there is a place again", || post(&sink, "/replay/batch", &json!([1])).status == 202);
 }
 
 #[test]
@@ -341,7 +342,7 @@ fn a_job_is_paused_resumed_and_given_another_rate_while_it_runs() {
 #[test]
 fn a_cancelled_job_sends_nothing_more_and_accounts_for_everything() {
     let (broker, sink) = sink_with(60, "");
-    assert_eq!(sink.post("/replay/range?start=2025-11-03&rate_per_s=20").status, 202);
+    assert_eq!(sink.post("/replay/range?start=2025-11-03&rate_per_s=10").status, 202);
     eventually("it has begun", || count(&job(&sink, 1), "acknowledged") > 3);
     let cancelled = sink.post("/replay/jobs/1/cancel?reason=wrong+day").json();
     assert_eq!(cancelled["status"], "cancelled");
@@ -418,7 +419,7 @@ fn an_event_that_is_gone_from_the_journal_has_failed_and_the_others_go_out() {
 #[test]
 fn a_job_waits_for_the_journal_and_for_kafka_and_says_so() {
     let (broker, sink) = sink_with(30, "");
-    assert_eq!(sink.post("/replay/range?start=2025-11-03&rate_per_s=20").status, 202);
+    assert_eq!(sink.post("/replay/range?start=2025-11-03&rate_per_s=10").status, 202);
     eventually("it has begun", || count(&job(&sink, 1), "acknowledged") > 0);
     let other = Connection::open(sink.journal()).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
