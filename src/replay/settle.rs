@@ -24,6 +24,15 @@ const BROKER_PATIENCE: Duration = Duration::from_secs(5);
 /// A partition, and how far its log went.
 type End = (String, i32, i64);
 
+/// How much the sink has read of some partitions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    All,
+    Behind,
+    /// Of one of them nothing, ever.
+    Elsewhere,
+}
+
 impl Run {
     /// Finds out about what is in flight; whether the job goes on. Not so when the sink stops.
     pub(super) fn settle(&self) -> bool {
@@ -39,15 +48,15 @@ impl Run {
         }
         let Some(ends) = self.keep_trying(|| self.log_ends(&places)) else { return false };
         let deadline = Instant::now() + PATIENCE;
-        let mut is_known = self.has_read(&ends);
-        while !is_known && self.reads(&ends) && Instant::now() < deadline {
+        let mut read = self.read(&ends);
+        while read == Read::Behind && Instant::now() < deadline {
             if !self.sleep(TICK) {
                 return false;
             }
-            is_known = self.has_read(&ends);
+            read = self.read(&ends);
         }
         let unknown = "the sink ended before it was acknowledged, and does not read where it went".to_owned();
-        let verdict = if is_known { Verdict::Unsent } else { Verdict::Uncertain(unknown) };
+        let verdict = if read == Read::All { Verdict::Unsent } else { Verdict::Uncertain(unknown) };
         self.step(Step::Settle { job_id: self.job.job_id, verdict })
     }
 
@@ -88,17 +97,16 @@ impl Run {
         Ok(ends)
     }
 
-    /// Whether the sink has ever read what these partitions hold. A journal that cannot be read says neither.
-    fn reads(&self, ends: &[End]) -> bool {
-        ends.iter().all(|(topic, partition, high)| {
-            *high == 0 || self.shared.readers.position(topic, *partition).map_or(true, |position| position.is_some())
-        })
-    }
-
-    fn has_read(&self, ends: &[End]) -> bool {
-        ends.iter().all(|(topic, partition, high)| {
-            let position = self.shared.readers.position(topic, *partition);
-            *high == 0 || position.is_ok_and(|position| position.is_some_and(|at| at.next_offset >= *high))
-        })
+    /// A journal that cannot be read just now may say it later.
+    fn read(&self, ends: &[End]) -> Read {
+        let mut read = Read::All;
+        for (topic, partition, high) in ends.iter().filter(|(_, _, high)| *high > 0) {
+            match self.shared.readers.position(topic, *partition) {
+                Ok(None) => return Read::Elsewhere,
+                Ok(Some(at)) if at.next_offset >= *high => {}
+                Ok(Some(_)) | Err(_) => read = Read::Behind,
+            }
+        }
+        read
     }
 }

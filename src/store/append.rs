@@ -7,7 +7,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::coverage::{Log, Logs, Ranges};
-use super::row::{headers_text, is_constraint, is_the_records, key, received_text, refusal, value};
+use super::row::{headers_text, is_constraint, is_the_records, key, refusal, time_text, value};
 use super::{StoreError, Writer, jobs, letters, overlap};
 use crate::coverage::{Gap, NewLog};
 use crate::dead_letter::{DeadLetter, Reason};
@@ -148,9 +148,9 @@ impl Writer {
         now: Timestamp,
         isolation: Isolation,
     ) -> Result<Appended, Failure> {
-        let received = now.as_microsecond().max(self.received_floor);
+        let received = now.max(self.received_floor);
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let filled = self.fill(items, sightings, &received_text(received), isolation);
+        let filled = self.fill(items, sightings, &time_text(received), isolation);
         let committed = filled.and_then(|filled| {
             match self.connection.execute_batch("COMMIT") {
                 Ok(()) => Ok(filled),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::Serialize;
 
-use super::row::{received_text, time};
+use super::row::{time, time_text};
 use super::{Readers, StoreError, Writer};
 use crate::audit::Act;
 
@@ -29,7 +29,7 @@ pub(super) fn note(connection: &Connection, act: &Act, now: Timestamp) -> rusqli
     let sql = "INSERT INTO audit (at, operator, origin, action, target, reason, count, outcome, detail, started_id) \
                VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)";
     connection.prepare_cached(sql)?.execute(params![
-        received_text(now.as_microsecond()),
+        time_text(now),
         act.operator,
         act.origin,
         act.action,

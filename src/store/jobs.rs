@@ -1,11 +1,11 @@
 //! Replay jobs: which events they are about and what became of each.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior, params};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::row::{optional_time, received_text, time};
+use super::row::{optional_time, time, time_text};
 use super::{EventDetail, Readers, StoreError, Writer, audit};
 use crate::audit::{Act, Outcome};
 use crate::event::Record;
@@ -158,7 +158,7 @@ fn insert_job(
     transaction.execute(
         sql,
         params![
-            received_text(now.as_microsecond()),
+            time_text(now),
             act.operator,
             act.reason,
             job.filter.to_json(),
@@ -207,9 +207,9 @@ fn change_job(
         transaction.query_row("SELECT state FROM replay_job WHERE id = ?1", [id], |row| row.get::<_, String>(0));
     let Some(state) = state.optional()? else { return Ok(Err(JobRefusal::NoSuchJob { id })) };
     let wrong = |instead| Ok(Err(JobRefusal::WrongState { id, state: state.clone(), instead }));
-    let is_active = matches!(state.as_str(), "running" | "paused");
+    let is_active = is_active(&state);
     let set_state = |state: &str| transaction.execute("UPDATE replay_job SET state = ?2 WHERE id = ?1", (id, state));
-    let now = received_text(now.as_microsecond());
+    let now = time_text(now);
     match change {
         Change::Pause if state == "running" => set_state("paused").map(drop)?,
         Change::Pause => return wrong("only a running job can be paused"),
@@ -289,7 +289,7 @@ fn in_flight(connection: &Connection, job_id: i64) -> rusqlite::Result<Vec<i64>>
 /// The job's last row in the audit says how it went.
 fn finish(transaction: &Transaction, job_id: i64, now: Timestamp) -> rusqlite::Result<()> {
     let sql = "UPDATE replay_job SET state = 'finished', ended_at = ?2 WHERE id = ?1 AND state = 'running'";
-    if transaction.execute(sql, (job_id, received_text(now.as_microsecond())))? == 0 {
+    if transaction.execute(sql, (job_id, time_text(now)))? == 0 {
         return Ok(());
     }
     let sql = format!("{SELECT_JOB} WHERE id = ?1");
@@ -352,6 +352,11 @@ fn job_from_row(row: &Row) -> rusqlite::Result<Job> {
     })
 }
 
+/// Of a job that is not at its end.
+pub fn is_active(state: &str) -> bool {
+    matches!(state, "running" | "paused")
+}
+
 impl Job {
     fn count(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let sql = "SELECT state, count(*), sum(observed > 0), sum(observed > 1) FROM replay_item WHERE job_id = ?1 GROUP BY state";
@@ -372,15 +377,18 @@ impl Job {
         }
         Ok(())
     }
-
-    pub fn is_active(&self) -> bool {
-        matches!(self.status.as_str(), "running" | "paused")
-    }
 }
 
 impl Readers {
     pub fn job(&self, id: i64) -> Result<Option<Job>, StoreError> {
-        Ok(self.jobs_where("id = ?1 AND ?2", id, 1)?.pop())
+        Ok(self.jobs_where("id = ?1", [id])?.pop())
+    }
+
+    /// A job's state alone: what counting its items costs is not paid.
+    pub fn job_state(&self, id: i64) -> Result<Option<String>, StoreError> {
+        let reader = self.get()?;
+        let mut select = reader.prepare_cached("SELECT state FROM replay_job WHERE id = ?1")?;
+        Ok(select.query_row([id], |row| row.get(0)).optional()?)
     }
 
     /// Whether a request with that key has made a job.
@@ -391,22 +399,21 @@ impl Readers {
 
     /// The newest jobs, newest first; all, or those in a state.
     pub fn jobs(&self, state: Option<&str>, limit: u32) -> Result<Vec<Job>, StoreError> {
-        self.jobs_where("(?1 IS NULL OR state = ?1) ORDER BY id DESC LIMIT ?2", state, limit)
+        self.jobs_where("(?1 IS NULL OR state = ?1) ORDER BY id DESC LIMIT ?2", (state, limit))
     }
 
     /// Those that are not at their end, or were cancelled with something in flight; oldest first.
     pub fn unended_jobs(&self) -> Result<Vec<Job>, StoreError> {
         let condition = "(state IN ('running', 'paused') OR (state = 'cancelled' AND EXISTS \
-             (SELECT 1 FROM replay_item WHERE job_id = id AND replay_item.state = 'in_flight'))) \
-             AND ?1 IS NULL ORDER BY id LIMIT ?2";
-        self.jobs_where(condition, None::<i64>, u32::MAX)
+             (SELECT 1 FROM replay_item WHERE job_id = id AND replay_item.state = 'in_flight'))) ORDER BY id";
+        self.jobs_where(condition, [])
     }
 
-    fn jobs_where(&self, condition: &str, value: impl rusqlite::ToSql, limit: u32) -> Result<Vec<Job>, StoreError> {
+    fn jobs_where(&self, condition: &str, values: impl Params) -> Result<Vec<Job>, StoreError> {
         let reader = self.get()?;
         let snapshot = reader.unchecked_transaction()?;
         let mut select = snapshot.prepare_cached(&format!("{SELECT_JOB} WHERE {condition}"))?;
-        let mut jobs = select.query_map(params![value, limit], job_from_row)?.collect::<Result<Vec<_>, _>>()?;
+        let mut jobs = select.query_map(values, job_from_row)?.collect::<Result<Vec<_>, _>>()?;
         for job in &mut jobs {
             job.count(&snapshot)?;
         }

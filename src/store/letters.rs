@@ -6,7 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior, params, params_from_iter};
 use serde::Serialize;
 
-use super::row::{bytes, headers, is_the_records, optional_time, received_text, refusal, time};
+use super::row::{bytes, headers, is_the_records, optional_time, refusal, time, time_text};
 use super::{Readers, StoreError, Writer, audit};
 use crate::audit::{Act, Outcome};
 use crate::dead_letter::work::{self, Claim, Edited, LetterFilter, LetterRefusal, Republished, Retried, Retry};
@@ -195,7 +195,7 @@ impl Writer {
         act: &Act,
         now: Timestamp,
     ) -> Result<Vec<(i64, Retried)>, Interrupted> {
-        let received = now.as_microsecond().max(self.received_floor);
+        let received = now.max(self.received_floor);
         let mut transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut retried = Vec::with_capacity(ids.len());
         for id in ids {
@@ -229,7 +229,7 @@ impl Writer {
         }
         let sql = "UPDATE event_dlq SET state = 'republishing', attempts = attempts + 1, last_attempt_at = ?2, \
                    note = coalesce(?3, note) WHERE id = ?1";
-        transaction.execute(sql, params![claim.id, received_text(now.as_microsecond()), claim.note])?;
+        transaction.execute(sql, params![claim.id, time_text(now), claim.note])?;
         let row = audit::note(&transaction, act, now)?;
         transaction.commit()?;
         Ok(Ok(row))
@@ -302,7 +302,7 @@ fn retry_one(
     transaction: &Transaction,
     id: i64,
     edited: Option<&Edited>,
-    received: i64,
+    received: Timestamp,
     now: Timestamp,
 ) -> Result<Retried, Interrupted> {
     if let Some(refusal) = not_open(transaction, id, false)? {
@@ -324,7 +324,7 @@ fn retry_one(
     transaction.execute_batch("SAVEPOINT letter")?;
     let text = ValueRef::Text(value.unwrap_or_default());
     let inserted = transaction.prepare_cached(INSERT).and_then(|mut insert| {
-        insert.execute(params![id, tenant_id, rusqlite::types::ToSqlOutput::Borrowed(text), received_text(received)])
+        insert.execute(params![id, tenant_id, rusqlite::types::ToSqlOutput::Borrowed(text), time_text(received)])
     });
     match inserted {
         Ok(_) => {}
@@ -345,7 +345,7 @@ fn retry_one(
     let sql = "UPDATE event_dlq SET state = 'journaled', attempts = attempts + 1, last_error = NULL, last_attempt_at = ?2, \
                event_id = ?3, note = coalesce(?4, note) WHERE id = ?1";
     let note = edited.map(|edited| &edited.note);
-    transaction.prepare_cached(sql)?.execute(params![id, received_text(now.as_microsecond()), event_id, note])?;
+    transaction.prepare_cached(sql)?.execute(params![id, time_text(now), event_id, note])?;
     Ok(Retried::Journaled { event_id, topic, tenant_id })
 }
 
@@ -354,7 +354,7 @@ fn refuse(connection: &Connection, id: i64, error: &str, now: Timestamp) -> rusq
     let sql = "UPDATE event_dlq SET attempts = attempts + 1, last_error = ?2, last_attempt_at = ?3 WHERE id = ?1 \
                RETURNING attempts";
     let mut update = connection.prepare_cached(sql)?;
-    update.query_row(params![id, error, received_text(now.as_microsecond())], |row| row.get(0))
+    update.query_row(params![id, error, time_text(now)], |row| row.get(0))
 }
 
 impl Readers {

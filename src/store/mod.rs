@@ -35,12 +35,13 @@ pub use audit::{AuditFilter, AuditRow};
 pub use check::check_whole;
 pub use coverage::StoredPosition;
 pub use integrity::{Audit, LogCoverage, audit};
-pub use jobs::{Job, JobItem};
+pub use jobs::{Job, JobItem, is_active};
 pub use letters::{LetterDetail, LetterGroup};
 pub use plan::{Choice, Found, Skip};
 pub use quarantine::quarantine;
 pub use query::{EventDetail, EventSummary};
 pub use reserve::{Need, Reserve, Room};
+pub use row::time_text;
 pub use sql::{SqlError, run_sql};
 pub use writer::{Rules, Writer};
 

@@ -52,9 +52,9 @@ pub(super) fn headers_text(record: &Record) -> Option<String> {
     (!headers.0.is_empty()).then(|| serde_json::to_string(headers).expect("names and values are strings"))
 }
 
-/// `2025-11-03 20:03:58.586440`, UTC.
-pub(super) fn received_text(microseconds: i64) -> String {
-    Timestamp::from_microsecond(microseconds).unwrap_or_default().strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()
+/// A time as every column of the file has it: `2025-11-03 20:03:58.586440`, UTC.
+pub fn time_text(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }
 
 /// `2025-11-03 20:03:58.586440` as JSON users know it: `2025-11-03T20:03:58.586440+00:00`.

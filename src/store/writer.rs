@@ -39,8 +39,8 @@ pub struct Writer {
     pub(super) journal_id: String,
     pub(super) logs: Logs,
     pub(super) rules: Rules,
-    /// Microseconds since 1970; no row is received earlier.
-    pub(super) received_floor: i64,
+    /// No row is received earlier.
+    pub(super) received_floor: Timestamp,
     data_version: i64,
 }
 
@@ -71,7 +71,7 @@ impl Writer {
             journal_id: journal_info(&connection, "journal_id")?,
             logs: Logs::stored(&connection)?,
             rules,
-            received_floor: last_received(&connection)?,
+            received_floor: Timestamp::from_microsecond(last_received(&connection)?).unwrap_or_default(),
             data_version: 0,
             path: path.to_owned(),
             connection,
@@ -96,7 +96,7 @@ impl Writer {
 
     /// When the newest row was received.
     pub fn last_received(&self) -> Timestamp {
-        Timestamp::from_microsecond(self.received_floor).unwrap_or_default()
+        self.received_floor
     }
 
     /// The partitions that take nothing, and why.

@@ -10,6 +10,7 @@ use jiff::tz::Offset;
 use crate::audit::{Act, Outcome};
 use crate::serve::Request;
 use crate::serve::reply::ApiError;
+use crate::store::time_text;
 
 /// Rows that a list gives when it is not told.
 const LIMIT_DEFAULT: u32 = 20;
@@ -157,7 +158,7 @@ pub fn journal_time(name: &str, text: &str) -> Result<String, ApiError> {
         let example = "as 2025-11-03 20:00:00, 2025-11-03, or 2025-11-03T20:00:00+01:00 (without a zone it is UTC)";
         ApiError::parameter(name, format!("{text:.60?} is no time; give one {example}"))
     })?;
-    Ok(time.strftime("%Y-%m-%d %H:%M:%S%.6f").to_string())
+    Ok(time_text(time))
 }
 
 fn parse_time(text: &str) -> Option<Timestamp> {

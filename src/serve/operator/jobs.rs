@@ -15,7 +15,7 @@ use crate::config::RATE_PER_S_MAX;
 use crate::job::{Change, Filter, ITEMS_MAX, Idempotency, Made, NewJob};
 use crate::replay::ReplayError;
 use crate::serve::reply::{ApiError, Reply};
-use crate::store::{Choice, Found, Job, Skip};
+use crate::store::{Choice, Found, Job, Skip, is_active};
 
 /// The parameters of what makes a job.
 pub const OPTIONS: &[&str] =
@@ -292,7 +292,8 @@ fn answer(api: &OperatorApi, made: Made, wait: Duration) -> Result<Reply, ApiErr
     let deadline = Instant::now() + wait;
     let place: Result<_, ReplayError> = api.replayer.waiting_place();
     while place.is_ok() && Instant::now() < deadline && !api.jobs.is_stopping() {
-        if let Some(job) = api.readers.job(made.job_id)?.filter(|job| !job.is_active() && job.in_flight == 0) {
+        let has_ended = api.readers.job_state(made.job_id)?.is_some_and(|state| !is_active(&state));
+        if has_ended && let Some(job) = api.readers.job(made.job_id)?.filter(|job| job.in_flight == 0) {
             return Ok(Reply::json(200, &view(api, job)).with_header("Location", location(made.job_id)));
         }
         thread::sleep(WAIT_TICK.min(deadline.saturating_duration_since(Instant::now())));
@@ -328,7 +329,8 @@ pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
 }
 
 pub fn items(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let id = job(api, call.id()?)?.job_id;
+    let id = call.id()?;
+    api.readers.job_state(id)?.ok_or(ApiError::NoSuchRow { what: "job", id })?;
     let state = call.word("state", &ITEM_STATES)?;
     let limit = call.limit()?;
     let after = call.number("cursor", 0..=i64::MAX)?.unwrap_or(0);
