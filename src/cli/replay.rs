@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::api::{ApiArgs, verb_or};
-use crate::client::replay::{self, Events, Filter, Items, Order, Sending};
+use crate::client::replay::{self, Items, Sending};
+use crate::config::RATE_PER_S_MAX;
+use crate::job::{Change, Filter};
 
 #[derive(Args)]
 #[command(subcommand_negates_reqs = true)]
@@ -159,7 +161,7 @@ struct OrderArgs {
 }
 
 fn rate() -> impl clap::builder::TypedValueParser<Value = u32> {
-    clap::value_parser!(u32).range(1..=100_000)
+    clap::value_parser!(u32).range(1..=i64::from(RATE_PER_S_MAX))
 }
 
 impl SendingArgs {
@@ -180,12 +182,12 @@ pub fn run_replay(args: ReplayArgs) -> ExitCode {
     api.run(|shell| match verb? {
         ReplayVerb::Listed(ListedArgs { ids, sending }) => match ids[..] {
             [id] if !sending.wants_job() => replay::one(shell, id, sending.to_topic, sending.reason),
-            _ => replay::many(shell, Events::Listed { event_ids: ids }, &sending.sending()),
+            _ => replay::many(shell, Filter { event_ids: Some(ids), ..Filter::default() }, &sending.sending()),
         },
         ReplayVerb::Range { filter, sending } => {
             let FilterArgs { start, end, tenant_id, topic, event_type, key } = filter;
-            let filter = Filter { start, end, tenant_id, topic, event_type, key };
-            replay::many(shell, Events::Matching(filter), &sending.sending())
+            let filter = Filter { event_ids: None, start, end, tenant_id, topic, event_type, key };
+            replay::many(shell, filter, &sending.sending())
         }
         ReplayVerb::Jobs { limit, state } => replay::jobs(shell, limit, state),
         ReplayVerb::Job(JobArg { job }) => replay::job(shell, job),
@@ -193,14 +195,14 @@ pub fn run_replay(args: ReplayArgs) -> ExitCode {
             replay::items(shell, job, Items { state, limit, cursor })
         }
         ReplayVerb::Watch(JobArg { job }) => replay::watch(shell, job),
-        ReplayVerb::Pause(OrderArgs { job, reason }) => replay::order(shell, job, Order::Pause, reason),
-        ReplayVerb::Resume(OrderArgs { job, reason }) => replay::order(shell, job, Order::Resume, reason),
-        ReplayVerb::Cancel(OrderArgs { job, reason }) => replay::order(shell, job, Order::Cancel, reason),
+        ReplayVerb::Pause(OrderArgs { job, reason }) => replay::order(shell, job, Change::Pause, reason),
+        ReplayVerb::Resume(OrderArgs { job, reason }) => replay::order(shell, job, Change::Resume, reason),
+        ReplayVerb::Cancel(OrderArgs { job, reason }) => replay::order(shell, job, Change::Cancel, reason),
         ReplayVerb::RetryFailed { order: OrderArgs { job, reason }, uncertain } => {
-            replay::order(shell, job, Order::RetryFailed { uncertain }, reason)
+            replay::order(shell, job, Change::RetryFailed { uncertain }, reason)
         }
         ReplayVerb::Rate { order: OrderArgs { job, reason }, rate } => {
-            replay::order(shell, job, Order::Rate(rate), reason)
+            replay::order(shell, job, Change::Rate(rate), reason)
         }
     })
 }

@@ -1,7 +1,8 @@
 //! The operators' API from the shell: one request at a time, its answer as a table or as the JSON that it is.
 //!
 //! `http` speaks to the API, `shell` to the person, `table` makes text of JSON; `plan` and `watch` are what
-//! comes before and after a bulk action. The rest is one file a verb group. It needs nothing of the sink but its API.
+//! comes before and after a bulk action. The rest is one file a verb group. It needs nothing of the sink but its API,
+//! and [`crate::job`] for the form of what it asks.
 
 pub mod audit;
 pub mod dlq;

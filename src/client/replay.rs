@@ -1,7 +1,7 @@
 //! `replay`: one event at once, many as a job.
 
 use jiff::{Timestamp, ToSpan};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::http::{Answer, Request};
 use super::plan::Plan;
@@ -9,33 +9,9 @@ use super::table::Column::{Left, Right};
 use super::table::escape;
 use super::watch::{Job, watch_started};
 use super::{ClientError, Outcome, Shell, say};
+use crate::job::{Change, Filter};
 
 pub use super::watch::watch;
-
-/// Which events a job is about, as the API takes them.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum Events {
-    Listed { event_ids: Vec<i64> },
-    Matching(Filter),
-}
-
-/// Events that have all of this.
-#[derive(Debug, Default, Serialize)]
-pub struct Filter {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub end: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant_id: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub topic: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub event_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
-}
 
 /// How a job sends, and how it is begun.
 #[derive(Debug, Default)]
@@ -51,8 +27,8 @@ pub struct Sending {
 }
 
 impl Sending {
-    fn request(&self, events: &Events) -> Result<Request, ClientError> {
-        let body = serde_json::to_vec(events).map_err(|error| ClientError::Usage(error.to_string()))?;
+    fn request(&self, filter: &Filter) -> Result<Request, ClientError> {
+        let body = serde_json::to_vec(filter).map_err(|error| ClientError::Usage(error.to_string()))?;
         let request = Request::post("/replay/jobs").body("application/json", body);
         let request = request.with("to_topic", self.to_topic.as_ref()).with("rate_per_s", self.rate);
         let request = request.flag("skip_superseded", self.skip_superseded).flag("skip_replays", self.skip_replays);
@@ -90,8 +66,8 @@ pub fn one(shell: &Shell, id: i64, to_topic: Option<String>, reason: Option<Stri
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn many(shell: &Shell, mut events: Events, sending: &Sending) -> Result<Outcome, ClientError> {
-    let planned = shell.client.ask(&sending.request(&events)?.flag("dry_run", true))?;
+pub fn many(shell: &Shell, mut filter: Filter, sending: &Sending) -> Result<Outcome, ClientError> {
+    let planned = shell.client.ask(&sending.request(&filter)?.flag("dry_run", true))?;
     if sending.dry_run {
         shell.print(&planned, |plan: Plan| plan.text())?;
         return Ok(Outcome::Done);
@@ -102,8 +78,8 @@ pub fn many(shell: &Shell, mut events: Events, sending: &Sending) -> Result<Outc
         say(plan.text().trim_end());
         shell.confirm(&format!("Replay {}?", counted(plan.total, "event")), sending.yes)?;
     }
-    events.end_with(&plan);
-    let started = start(shell, &events, sending, plan.total)?;
+    end_with(&mut filter, &plan);
+    let started = start(shell, &filter, sending, plan.total)?;
     let Started { job_id, .. } = started.read()?;
     if sending.wait {
         return watch_started(shell, job_id);
@@ -120,9 +96,9 @@ struct Changed {
 }
 
 /// Starts a job of the `total` events that were agreed to, or of fewer: some may have been superseded meanwhile.
-fn start(shell: &Shell, events: &Events, sending: &Sending, mut total: u64) -> Result<Answer, ClientError> {
+fn start(shell: &Shell, filter: &Filter, sending: &Sending, mut total: u64) -> Result<Answer, ClientError> {
     loop {
-        let request = sending.request(events)?.with("confirm", Some(total)).once();
+        let request = sending.request(filter)?.with("confirm", Some(total)).once();
         match shell.client.ask(&request) {
             Err(ClientError::Refused { status: 409, detail, body }) => match serde_json::from_slice(&body) {
                 Ok(Changed { plan }) if plan.total < total => total = plan.total,
@@ -133,12 +109,10 @@ fn start(shell: &Shell, events: &Events, sending: &Sending, mut total: u64) -> R
     }
 }
 
-impl Events {
-    /// Events keep coming: a filter without an end means those that the plan has seen, not one more.
-    fn end_with(&mut self, plan: &Plan) {
-        if let (Events::Matching(Filter { end: end @ None, .. }), Some(last)) = (self, &plan.last_received_at) {
-            *end = just_after(last);
-        }
+/// Events keep coming: a filter without an end means those that the plan has seen, not one more. Listed ones are fixed.
+fn end_with(filter: &mut Filter, plan: &Plan) {
+    if let (Filter { event_ids: None, end: end @ None, .. }, Some(last)) = (filter, &plan.last_received_at) {
+        *end = just_after(last);
     }
 }
 
@@ -208,31 +182,18 @@ pub fn items(shell: &Shell, id: i64, wanted: Items) -> Result<Outcome, ClientErr
     shell.list(&request, &columns)
 }
 
-/// What a job is told.
-pub enum Order {
-    Pause,
-    Resume,
-    Cancel,
-    /// Send again what failed, and if so wanted what may have arrived.
-    RetryFailed {
-        uncertain: bool,
-    },
-    /// Events a second from now on.
-    Rate(u32),
-}
-
 /// Tells a job something, and shows how far it is.
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn order(shell: &Shell, id: i64, order: Order, reason: Option<String>) -> Result<Outcome, ClientError> {
+pub fn order(shell: &Shell, id: i64, change: Change, reason: Option<String>) -> Result<Outcome, ClientError> {
     let to = |word: &str| Request::post(format!("/replay/jobs/{id}/{word}"));
-    let request = match order {
-        Order::Pause => to("pause"),
-        Order::Resume => to("resume"),
-        Order::Cancel => to("cancel"),
-        Order::RetryFailed { uncertain } => to("retry-failed").flag("uncertain", uncertain),
-        Order::Rate(rate) => to("rate").with("rate_per_s", Some(rate)),
+    let request = match change {
+        Change::Pause => to("pause"),
+        Change::Resume => to("resume"),
+        Change::Cancel => to("cancel"),
+        Change::RetryFailed { uncertain } => to("retry-failed").flag("uncertain", uncertain),
+        Change::Rate(rate) => to("rate").with("rate_per_s", Some(rate)),
     };
     let answer = shell.client.ask(&request.with("reason", reason))?;
     shell.print(&answer, |job: Job| job.text() + "\n")?;

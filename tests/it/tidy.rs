@@ -54,7 +54,8 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     // From outside, as curl.
-    ("client", &[]),
+    // The form of what it asks for; it needs nothing else of the sink but its API.
+    ("client", &["job"]),
     ("verify", &["store", "consume", "coverage", "config"]),
 ];
 
