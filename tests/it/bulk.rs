@@ -7,6 +7,7 @@ use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::faults::replayed::{count, job};
 use crate::harness::{Answer, Embedded, Record, Sender, Setup, Sink, curl, eventually, kcat_read};
 
 const LEADS: &str = "apexflow.leads.created";
@@ -37,14 +38,6 @@ fn send(broker: &Embedded, numbers: std::ops::Range<u64>) {
 
 fn post(sink: &Sink, path: &str, body: &Value) -> Answer {
     curl(&["-X", "POST", "-d", &body.to_string(), &format!("http://{}{path}", sink.api)])
-}
-
-fn job(sink: &Sink, id: i64) -> Value {
-    sink.get(&format!("/replay/jobs/{id}")).json()
-}
-
-fn count(job: &Value, name: &str) -> i64 {
-    job[name].as_i64().unwrap_or_else(|| panic!("{name} of {job}"))
 }
 
 #[track_caller]

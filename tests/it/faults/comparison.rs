@@ -68,24 +68,29 @@ fn held_by_broker(bootstrap: &str, topics: &[&str]) -> i64 {
 pub fn read_by_kcat(bootstrap: &str, topics: &[&str]) -> HashMap<Place, u64> {
     let mut records = HashMap::new();
     for topic in topics {
-        let mut kcat = Command::new("kcat");
-        kcat.args(["-b", bootstrap, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-X", "fetch.wait.max.ms=50"]);
-        // The value's length stands before it: a value may hold any byte.
-        let read = kcat.args(["-f", "%p %o %S\\n%s\\n"]).output().unwrap();
-        assert!(read.status.success(), "kcat: {}", String::from_utf8_lossy(&read.stderr));
-        let mut rest = &read.stdout[..];
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let head = std::str::from_utf8(&rest[..end]).unwrap();
-            let numbers: Vec<i64> = head.split(' ').map(|number| number.parse().unwrap()).collect();
-            let length = usize::try_from(numbers[2]).ok();
-            let value = &rest[end + 1..][..length.unwrap_or(0)];
-            let place = (topic.to_string(), numbers[0] as i32, numbers[1]);
-            let before = records.insert(place, digest(length.map(|_| value)));
-            assert_eq!(before, None, "kcat read a record twice");
-            rest = &rest[end + 1 + value.len() + 1..];
-        }
+        each_by_kcat(bootstrap, topic, "%p\\t%o", |head, value| {
+            let place = (topic.to_string(), head[0].parse().unwrap(), head[1].parse().unwrap());
+            assert_eq!(records.insert(place, digest(value)), None, "kcat read a record twice");
+        });
     }
     records
+}
+
+/// Shows each record of a topic as kcat reads it: what `format` asks for, parted by tabs, and the value.
+pub fn each_by_kcat(bootstrap: &str, topic: &str, format: &str, mut visit: impl FnMut(&[&str], Option<&[u8]>)) {
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-b", bootstrap, "-C", "-t", topic, "-o", "beginning", "-e", "-q", "-X", "fetch.wait.max.ms=50"]);
+    // The value's length stands before it: a value may hold any byte. An absent one has the length -1.
+    let read = kcat.args(["-f", &format!("%S\\t{format}\\n%s\\n")]).output().unwrap();
+    assert!(read.status.success(), "kcat: {}", String::from_utf8_lossy(&read.stderr));
+    let mut rest = &read.stdout[..];
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let head: Vec<&str> = std::str::from_utf8(&rest[..end]).unwrap().split('\t').collect();
+        let length = usize::try_from(head[0].parse::<i64>().unwrap()).ok();
+        let value = &rest[end + 1..][..length.unwrap_or(0)];
+        visit(&head[1..], length.map(|_| value));
+        rest = &rest[end + 1 + value.len() + 1..];
+    }
 }
 
 fn compare(broker: &HashMap<Place, u64>, journal: &Path) -> Comparison {

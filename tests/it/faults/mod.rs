@@ -7,7 +7,7 @@ mod comparison;
 mod disk;
 mod embedded;
 mod load;
-mod replayed;
+pub mod replayed;
 
 use std::fs::File;
 use std::io::Write;

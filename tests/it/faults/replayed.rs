@@ -1,12 +1,11 @@
 //! The judge of replays: what kcat sees of each event on the topics, against what the job says became of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::comparison::Place;
+use super::comparison::{Place, each_by_kcat};
 use crate::harness::{Answer, Record, Sender, Sink, curl, within};
 
 /// How long a job may take: it waits for more than a test's usual condition.
@@ -75,37 +74,16 @@ impl Log {
     pub fn read(bootstrap: &str, topics: &[&str]) -> Log {
         let mut log = Vec::new();
         for topic in topics {
-            let mut kcat = Command::new("kcat");
-            kcat.args([
-                "-b",
-                bootstrap,
-                "-C",
-                "-t",
-                topic,
-                "-o",
-                "beginning",
-                "-e",
-                "-q",
-                "-X",
-                "fetch.wait.max.ms=50",
-            ]);
-            let read = kcat.args(["-f", "%p\\t%o\\t%S\\t%k\\t%h\\n%s\\n"]).output().unwrap();
-            assert!(read.status.success(), "kcat: {}", String::from_utf8_lossy(&read.stderr));
-            let mut rest = &read.stdout[..];
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let head: Vec<&str> = std::str::from_utf8(&rest[..end]).unwrap().split('\t').collect();
-                // An absent value has the length -1.
-                let value = &rest[end + 1..][..head[2].parse().unwrap_or(0)];
-                rest = &rest[end + 1 + value.len() + 1..];
-                let headers = head[4].split(',').filter_map(|header| header.split_once('='));
+            each_by_kcat(bootstrap, topic, "%p\\t%o\\t%k\\t%h", |head, value| {
+                let headers = head[3].split(',').filter_map(|header| header.split_once('='));
                 let origin = headers.filter(|(name, _)| name.starts_with("crm-replay-"));
                 log.push(Seen {
                     place: (topic.to_string(), head[0].parse().unwrap(), head[1].parse().unwrap()),
-                    key: head[3].to_owned(),
-                    value: value.to_vec(),
+                    key: head[2].to_owned(),
+                    value: value.unwrap_or_default().to_vec(),
                     origin: origin.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
                 });
-            }
+            });
         }
         log.sort_by(|one, other| one.place.cmp(&other.place));
         Log(log)
