@@ -1,4 +1,4 @@
--- CRM Events Sink: the schema of journal.db, version 3 (PRAGMA user_version).
+-- CRM Events Sink: the schema of journal.db, version 4 (PRAGMA user_version).
 -- One file holds every event, every record that could not become one, and where to read on in Kafka;
 -- a batch changes all of them in one transaction, so the file alone says what was taken from each partition.
 
@@ -44,7 +44,8 @@ CREATE TABLE event_dlq (
     last_error      TEXT,               -- of the last retry
     last_attempt_at TEXT,               -- UTC, as received_at
     event_id        INTEGER,            -- the row of event_journal that it became
-    note            TEXT                -- why it was discarded, or what of it was edited
+    note            TEXT,               -- why it was discarded, or what of it was edited
+    tenant_id       TEXT                -- payload.tenant_id, else the key's part before its first ':'; NULL: nobody's
 ) STRICT;
 
 CREATE INDEX event_dlq_received ON event_dlq (received_at);
@@ -120,7 +121,8 @@ CREATE TABLE replay_job (
     skipped         INTEGER NOT NULL,   -- superseded events and replays that were left out
     token           TEXT    NOT NULL,   -- tells this job's records from those of a job that had its id in a restored file
     idempotency_key TEXT    UNIQUE,
-    fingerprint     TEXT                -- of the request that came with the key
+    fingerprint     TEXT,               -- of the request that came with the key
+    tenant_id       TEXT                -- the only tenant whose events it may hold; NULL: any
 ) STRICT;
 
 -- What became of each event of a job.
@@ -150,8 +152,11 @@ CREATE TABLE audit (
     count      INTEGER,                 -- how many events or dead letters it is about
     outcome    TEXT    NOT NULL,        -- started, done, dry_run, refused, failed, unknown
     detail     TEXT,
-    started_id INTEGER                  -- the row that says 'started' of the same act
+    started_id INTEGER,                 -- the row that says 'started' of the same act
+    tenant_id  TEXT                     -- the only tenant that whoever acts may see; NULL: any
 ) STRICT;
+CREATE INDEX audit_tenant ON audit (tenant_id, id) WHERE tenant_id IS NOT NULL;
+
 CREATE TRIGGER audit_is_not_changed BEFORE UPDATE ON audit BEGIN
     SELECT RAISE(ABORT, 'the audit only grows: its rows are not changed');
 END;
@@ -170,4 +175,4 @@ INSERT INTO journal_info VALUES ('journal_id', lower(hex(randomblob(16))));
 INSERT INTO journal_info VALUES ('member_id', lower(hex(randomblob(8))));
 
 PRAGMA application_id = 0x43455331; -- 'CES1'
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;

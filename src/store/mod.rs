@@ -47,11 +47,13 @@ pub use writer::{Rules, Writer};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// `PRAGMA user_version` of [`SCHEMA`].
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// From version 1 to 2: the ranges are made from the rows.
 const MIGRATION_2: &str = include_str!("migration_2.sql");
 /// From version 2 to 3.
 const MIGRATION_3: &str = include_str!("migration_3.sql");
+/// From version 3 to 4.
+const MIGRATION_4: &str = include_str!("migration_4.sql");
 /// `PRAGMA application_id` of [`SCHEMA`]: "CES1".
 const APPLICATION_ID: i64 = 0x4345_5331;
 
@@ -217,7 +219,7 @@ fn prepare(connection: &Connection, path: &Path, version: i64) -> rusqlite::Resu
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}; COMMIT"))?;
         member::inherit(connection, path)?;
     }
-    for (from, migration) in [(1, MIGRATION_2), (2, MIGRATION_3)] {
+    for (from, migration) in [(1, MIGRATION_2), (2, MIGRATION_3), (3, MIGRATION_4)] {
         if version > 0 && version <= from {
             connection.execute_batch(&format!("BEGIN IMMEDIATE; {migration}; COMMIT"))?;
         }

@@ -137,6 +137,7 @@ fn a_journal_of_version_1_is_brought_up_to_date() {
         ALTER TABLE event_dlq DROP COLUMN state; ALTER TABLE event_dlq DROP COLUMN attempts;
         ALTER TABLE event_dlq DROP COLUMN last_error; ALTER TABLE event_dlq DROP COLUMN last_attempt_at;
         ALTER TABLE event_dlq DROP COLUMN event_id; ALTER TABLE event_dlq DROP COLUMN note;
+        ALTER TABLE event_dlq DROP COLUMN tenant_id;
         ALTER TABLE event_journal DROP COLUMN kafka_epoch; ALTER TABLE event_dlq DROP COLUMN kafka_epoch;
         CREATE TABLE p (topic TEXT NOT NULL, kafka_partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
             PRIMARY KEY (topic, kafka_partition)) STRICT, WITHOUT ROWID;
