@@ -50,6 +50,8 @@ pub struct Act {
     pub detail: Option<String>,
     /// The row that says `started` of the same act.
     pub started_id: Option<i64>,
+    /// The only tenant that it is about; `None`: not only one.
+    pub tenant_id: Option<String>,
 }
 
 impl Act {
@@ -60,6 +62,10 @@ impl Act {
 
     pub fn counting(&self, count: usize) -> Act {
         Act { count: i64::try_from(count).ok(), ..self.clone() }
+    }
+
+    pub fn about(self, tenant_id: Option<&str>) -> Act {
+        Act { tenant_id: tenant_id.map(str::to_owned), ..self }
     }
 
     pub fn after(&self, started_id: i64) -> Act {

@@ -53,6 +53,8 @@ impl Filter {
 /// A job to be made. Its events are those that its plan found, and stay so.
 #[derive(Debug, Clone)]
 pub struct NewJob {
+    /// The only tenant whose events it may hold; `None`: any.
+    pub tenant: Option<String>,
     pub filter: Filter,
     /// In the order in which they are sent.
     pub event_ids: Vec<i64>,

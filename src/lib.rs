@@ -17,6 +17,7 @@
 //! - [`store`]: the journal file: one writer, many readers, all SQL
 //! - [`job`], [`audit`]: what a bulk replay is; what an operator does, as it is put down
 //! - [`replay`]: an event goes to its topic again, or a job's events do, until the broker has them
+//! - [`auth`]: who asks, and what that one may do
 //! - [`serve`]: the HTTP threads
 //! - [`client`]: the same API from the shell
 //! - [`verify`]: the auditor's question, from the shell: did we miss anything?
@@ -27,6 +28,7 @@
 //! a second write connection, automatic offset commits, a retry of anything that could put a record in twice.
 
 pub mod audit;
+pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;

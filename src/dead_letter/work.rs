@@ -2,12 +2,16 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::event::decode;
+
 /// Dead letters that one order is about at most: the others wait their turn, and so does ingestion meanwhile.
 pub const ORDER_MAX: usize = 500;
 
 /// Which dead letters. Every condition that is given must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LetterFilter {
+    /// The only tenant whose are meant.
+    pub tenant: Option<String>,
     pub topic: Option<String>,
     /// One of the closed list of reasons.
     pub reason: Option<String>,
@@ -53,6 +57,13 @@ pub struct Retry {
 pub struct Edited {
     pub value: Vec<u8>,
     pub note: String,
+}
+
+impl Edited {
+    /// Whose event it would be, if it is one.
+    pub fn tenant_id(&self) -> Option<String> {
+        decode(Some(&self.value)).ok()
+    }
 }
 
 /// What came of one dead letter's retry.

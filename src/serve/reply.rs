@@ -26,6 +26,9 @@ pub enum ApiError {
     NoSuchPath { path: String, there_are: String },
     #[error("{what} {id} not found")]
     NoSuchRow { what: &'static str, id: i64 },
+    /// Who asks may not.
+    #[error("{0}")]
+    Forbidden(String),
     /// What was asked for means nothing that exists.
     #[error("{0}")]
     Nothing(String),
@@ -66,6 +69,7 @@ impl ApiError {
     pub fn status(&self) -> u16 {
         match self {
             ApiError::NoSuchPath { .. } | ApiError::NoSuchRow { .. } | ApiError::Nothing(_) => 404,
+            ApiError::Forbidden(_) => 403,
             ApiError::Method { .. } => 405,
             ApiError::Parameter { .. } => 422,
             ApiError::Confirm { .. } => 409,

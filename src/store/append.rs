@@ -561,6 +561,7 @@ mod tests {
             outcome: Outcome::Done,
             detail: None,
             started_id: None,
+            tenant_id: None,
         };
         assert_eq!(writer.resume(|_| true, &act, Timestamp::now()).unwrap().len(), 1);
         assert_eq!(fates(&mut writer, &[event(5)]), [Withheld], "it was read before the halt was known");

@@ -26,8 +26,8 @@ pub struct AuditRow {
 
 /// Adds `act` to the audit, in whatever transaction the connection is in; the row's id.
 pub(super) fn note(connection: &Connection, act: &Act, now: Timestamp) -> rusqlite::Result<i64> {
-    let sql = "INSERT INTO audit (at, operator, origin, action, target, reason, count, outcome, detail, started_id) \
-               VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)";
+    let sql = "INSERT INTO audit (at, operator, origin, action, target, reason, count, outcome, detail, started_id, \
+               tenant_id) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
     connection.prepare_cached(sql)?.execute(params![
         time_text(now),
         act.operator,
@@ -39,6 +39,7 @@ pub(super) fn note(connection: &Connection, act: &Act, now: Timestamp) -> rusqli
         act.outcome.as_str(),
         act.detail,
         act.started_id,
+        act.tenant_id,
     ])?;
     Ok(connection.last_insert_rowid())
 }
@@ -56,6 +57,8 @@ impl Writer {
 /// Which rows of the audit.
 #[derive(Debug, Default)]
 pub struct AuditFilter {
+    /// What is about this tenant only.
+    pub tenant: Option<String>,
     pub action: Option<String>,
     /// At or after this time, as `audit.at` is written.
     pub since: Option<String>,
@@ -67,11 +70,12 @@ impl Readers {
     /// The newest rows of the audit, newest first.
     pub fn audit(&self, filter: &AuditFilter, limit: u32) -> Result<Vec<AuditRow>, StoreError> {
         let sql = "SELECT id, at, operator, origin, action, target, reason, count, outcome, detail, started_id FROM audit \
-                   WHERE (?1 IS NULL OR action = ?1) AND (?2 IS NULL OR at >= ?2) AND id < ?3 ORDER BY id DESC LIMIT ?4";
+                   WHERE (?1 IS NULL OR action = ?1) AND (?2 IS NULL OR at >= ?2) AND id < ?3 AND (?5 IS NULL OR tenant_id = ?5) \
+               ORDER BY id DESC LIMIT ?4";
         let reader = self.get()?;
         let mut select = reader.prepare_cached(sql)?;
         let before = filter.before_id.unwrap_or(i64::MAX);
-        let rows = select.query_map(params![filter.action, filter.since, before, limit], |row| {
+        let rows = select.query_map(params![filter.action, filter.since, before, limit, filter.tenant], |row| {
             Ok(AuditRow {
                 id: row.get(0)?,
                 at: time(row, 1)?,

@@ -39,6 +39,8 @@ pub struct Job {
     /// Goes along with each of its records.
     #[serde(skip)]
     pub token: String,
+    /// The only tenant whose events it may hold.
+    pub tenant_id: Option<String>,
 }
 
 /// What became of one event of a job.
@@ -60,7 +62,7 @@ pub struct JobItem {
 /// Bytes of the events that a job has in hand at once: eight jobs may run, and the producer holds them once more.
 const NEXT_BYTES_MAX: usize = 4 << 20;
 
-const SELECT_JOB: &str = "SELECT id, state, request, to_topic, rate_per_s, total, skipped, created_at, ended_at, operator, reason, token \
+const SELECT_JOB: &str = "SELECT id, state, request, to_topic, rate_per_s, total, skipped, created_at, ended_at, operator, reason, token, tenant_id \
      FROM replay_job";
 
 impl Writer {
@@ -154,7 +156,8 @@ fn insert_job(
 ) -> rusqlite::Result<Result<Made, JobRefusal>> {
     let total = i64::try_from(job.event_ids.len()).unwrap_or(i64::MAX);
     let sql = "INSERT INTO replay_job (state, created_at, operator, reason, request, to_topic, rate_per_s, total, skipped, token, \
-               idempotency_key, fingerprint) VALUES ('running',?1,?2,?3,?4,?5,?6,?7,?8,lower(hex(randomblob(8))),?9,?10)";
+               idempotency_key, fingerprint, tenant_id) \
+               VALUES ('running',?1,?2,?3,?4,?5,?6,?7,?8,lower(hex(randomblob(8))),?9,?10,?11)";
     transaction.execute(
         sql,
         params![
@@ -168,6 +171,7 @@ fn insert_job(
             job.skipped,
             job.idempotency.as_ref().map(|idempotency| &idempotency.key),
             job.idempotency.as_ref().map(|idempotency| &idempotency.fingerprint),
+            job.tenant,
         ],
     )?;
     let job_id = transaction.last_insert_rowid();
@@ -306,6 +310,7 @@ fn finish(transaction: &Transaction, job_id: i64, now: Timestamp) -> rusqlite::R
         outcome: Outcome::Done,
         detail: Some(detail),
         started_id: None,
+        tenant_id: job.tenant_id,
     };
     audit::note(transaction, &act, now).map(drop)
 }
@@ -341,6 +346,7 @@ fn job_from_row(row: &Row) -> rusqlite::Result<Job> {
         operator: row.get(9)?,
         reason: row.get(10)?,
         token: row.get(11)?,
+        tenant_id: row.get(12)?,
         pending: 0,
         in_flight: 0,
         acknowledged: 0,
@@ -391,6 +397,12 @@ impl Readers {
         Ok(select.query_row([id], |row| row.get(0)).optional()?)
     }
 
+    /// Whether there is such a job, and whoever may see `tenant` only may see it.
+    pub fn shows_job(&self, tenant: Option<&str>, id: i64) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM replay_job WHERE id = ?1 AND (?2 IS NULL OR tenant_id = ?2))";
+        Ok(self.get()?.prepare_cached(sql)?.query_row((id, tenant), |row| row.get(0))?)
+    }
+
     /// Whether a request with that key has made a job.
     pub fn has_job_of(&self, idempotency_key: &str) -> Result<bool, StoreError> {
         let sql = "SELECT EXISTS (SELECT 1 FROM replay_job WHERE idempotency_key = ?1)";
@@ -398,8 +410,9 @@ impl Readers {
     }
 
     /// The newest jobs, newest first; all, or those in a state.
-    pub fn jobs(&self, state: Option<&str>, limit: u32) -> Result<Vec<Job>, StoreError> {
-        self.jobs_where("(?1 IS NULL OR state = ?1) ORDER BY id DESC LIMIT ?2", (state, limit))
+    pub fn jobs(&self, tenant: Option<&str>, state: Option<&str>, limit: u32) -> Result<Vec<Job>, StoreError> {
+        let condition = "(?1 IS NULL OR state = ?1) AND (?2 IS NULL OR tenant_id = ?2) ORDER BY id DESC LIMIT ?3";
+        self.jobs_where(condition, (state, tenant, limit))
     }
 
     /// Those that are not at their end, or were cancelled with something in flight; oldest first.

@@ -65,6 +65,8 @@ pub struct LetterDetail {
     pub kafka_headers: Headers,
     /// Milliseconds since 1970-01-01 UTC.
     pub kafka_timestamp: Option<i64>,
+    /// Whose it is, as far as its value or its key say.
+    pub tenant_id: Option<String>,
     #[serde(flatten)]
     pub work: LetterWork,
 }
@@ -359,11 +361,12 @@ fn refuse(connection: &Connection, id: i64, error: &str, now: Timestamp) -> rusq
 
 impl Readers {
     /// The newest open dead letters, newest first.
-    pub fn latest_dead_letters(&self, limit: u32) -> Result<Vec<LetterSummary>, StoreError> {
-        let sql = "SELECT id, topic, error, received_at FROM event_dlq WHERE state = 'open' ORDER BY id DESC LIMIT ?1";
+    pub fn latest_dead_letters(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<LetterSummary>, StoreError> {
+        let sql = "SELECT id, topic, error, received_at FROM event_dlq WHERE state = 'open' \
+                   AND (?1 IS NULL OR tenant_id = ?1) ORDER BY id DESC LIMIT ?2";
         let reader = self.get()?;
         let mut select = reader.prepare_cached(sql)?;
-        let rows = select.query_map([limit], |row| summary(row, false))?;
+        let rows = select.query_map((tenant, limit), |row| summary(row, false))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -397,13 +400,14 @@ impl Readers {
         Ok(ids.collect::<Result<_, _>>()?)
     }
 
-    pub fn dead_letter(&self, id: i64) -> Result<Option<LetterDetail>, StoreError> {
+    /// A dead letter, unless another tenant's is not to be seen.
+    pub fn dead_letter(&self, tenant: Option<&str>, id: i64) -> Result<Option<LetterDetail>, StoreError> {
         let sql = format!(
             "SELECT id, topic, error, received_at, payload, kafka_partition, kafka_offset, kafka_key, kafka_headers, \
-             kafka_timestamp, {WORK} FROM event_dlq WHERE id = ?1"
+             kafka_timestamp, tenant_id, {WORK} FROM event_dlq WHERE id = ?1 AND (?2 IS NULL OR tenant_id = ?2)"
         );
         let reader = self.get()?;
-        let letter = reader.prepare_cached(&sql)?.query_row([id], |row| {
+        let letter = reader.prepare_cached(&sql)?.query_row((id, tenant), |row| {
             Ok(LetterDetail {
                 id: row.get(0)?,
                 topic: row.get(1)?,
@@ -415,24 +419,29 @@ impl Readers {
                 kafka_key: bytes(row, 7)?,
                 kafka_headers: headers(row, 8)?,
                 kafka_timestamp: row.get(9)?,
-                work: work_from_row(row, 10)?,
+                tenant_id: row.get(10)?,
+                work: work_from_row(row, 11)?,
             })
         });
         Ok(letter.optional()?)
     }
 
     /// The groups of the dead letters in `state` (`None`: any), the largest first.
-    pub fn dead_letter_groups(&self, state: Option<&str>) -> Result<Vec<LetterGroup>, StoreError> {
+    pub fn dead_letter_groups(
+        &self,
+        tenant: Option<&str>,
+        state: Option<&str>,
+    ) -> Result<Vec<LetterGroup>, StoreError> {
         let sql = format!(
             "SELECT letter.id, topic, error, received_at, {WORK}, letters, \
                  (SELECT received_at FROM event_dlq WHERE id = oldest) \
              FROM (SELECT count(*) AS letters, min(id) AS oldest, max(id) AS newest FROM event_dlq \
-                   WHERE ?1 IS NULL OR state = ?1 GROUP BY error_group(reason, error)) \
+                   WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR tenant_id = ?2) GROUP BY error_group(reason, error)) \
              JOIN event_dlq AS letter ON letter.id = newest ORDER BY letters DESC, newest DESC LIMIT {GROUPS_MAX}"
         );
         let reader = self.get()?;
         let mut select = reader.prepare_cached(&sql)?;
-        let rows = select.query_map([state], |row| {
+        let rows = select.query_map((state, tenant), |row| {
             let sample = summary(row, false)?;
             Ok(LetterGroup {
                 group: row.get(5)?,
@@ -457,6 +466,7 @@ fn conditions<'a>(filter: &'a LetterFilter, state: &'a Option<&'a str>) -> (Stri
     let mut conditions = vec!["true"];
     let mut values: Vec<&dyn ToSql> = Vec::new();
     for (condition, value) in [
+        ("tenant_id = ?", &filter.tenant),
         ("topic = ?", &filter.topic),
         ("reason = ?", &filter.reason),
         ("received_at >= ?", &filter.since),

@@ -53,10 +53,12 @@ pub enum Choice {
 }
 
 impl Readers {
-    /// The events that `filter` means, as they are at one moment. The filter is not empty.
-    pub fn choose(&self, filter: &Filter, skip: Skip) -> Result<Choice, StoreError> {
+    /// The events that `filter` means, as they are at one moment; only `tenant`'s, where there is one. The filter is not
+    /// empty.
+    pub fn choose(&self, tenant: Option<&str>, filter: &Filter, skip: Skip) -> Result<Choice, StoreError> {
         let reader = self.get()?;
         let snapshot = reader.unchecked_transaction()?;
+        let own = tenant.map(str::to_owned);
         let ids = filter.event_ids.as_ref().map(|ids| serde_json::json!(ids).to_string());
         let mut conditions = Vec::new();
         let mut values = Vec::new();
@@ -65,6 +67,7 @@ impl Readers {
             ("received_at >= ?", &filter.start),
             ("received_at < ?", &filter.end),
             ("tenant_id = ?", &filter.tenant_id),
+            ("tenant_id = ?", &own),
             ("topic = ?", &filter.topic),
             ("payload->>'event_type' = ?", &filter.event_type),
             ("kafka_key = ?", &filter.key),
@@ -105,9 +108,10 @@ impl Readers {
         }
         found.last_received_at = found.last_received_at.map(|time| iso(&time));
         if let Some(ids) = ids {
-            let sql = "SELECT value FROM json_each(?1) WHERE value NOT IN (SELECT id FROM event_journal) LIMIT 20";
+            let sql = "SELECT value FROM json_each(?1) WHERE NOT EXISTS (SELECT 1 FROM event_journal \
+                       WHERE id = value AND (?2 IS NULL OR tenant_id = ?2)) LIMIT 20";
             let mut unknown = snapshot.prepare_cached(sql)?;
-            found.unknown = unknown.query_map([ids], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            found.unknown = unknown.query_map((ids, tenant), |row| row.get(0))?.collect::<Result<_, _>>()?;
         }
         Ok(Choice::Found(found))
     }

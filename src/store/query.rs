@@ -54,20 +54,29 @@ pub struct EventDetail {
 }
 
 impl Readers {
-    /// The newest events, newest first.
-    pub fn latest_events(&self, limit: u32) -> Result<Vec<EventSummary>, StoreError> {
-        let sql = "SELECT id, tenant_id, topic, received_at FROM event_journal ORDER BY id DESC LIMIT ?1";
+    /// The newest events, newest first: everybody's, or a tenant's.
+    pub fn latest_events(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<EventSummary>, StoreError> {
+        // Both are the order of the ids.
+        let order = match tenant {
+            None => "ORDER BY id DESC LIMIT ?2",
+            Some(_) => "WHERE tenant_id = ?1 ORDER BY received_at DESC, id DESC LIMIT ?2",
+        };
+        let sql = format!("SELECT id, tenant_id, topic, received_at FROM event_journal {order}");
         let reader = self.get()?;
-        let mut select = reader.prepare_cached(sql)?;
-        let rows = select.query_map([limit], |row| {
+        let mut select = reader.prepare_cached(&sql)?;
+        let rows = select.query_map((tenant, limit), |row| {
             Ok(EventSummary { id: row.get(0)?, tenant_id: row.get(1)?, topic: row.get(2)?, received_at: time(row, 3)? })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    pub fn event(&self, id: i64) -> Result<Option<EventDetail>, StoreError> {
+    /// An event, unless another tenant's is not to be seen.
+    pub fn event(&self, tenant: Option<&str>, id: i64) -> Result<Option<EventDetail>, StoreError> {
         let reader = self.get()?;
-        let Some(mut event) = event_alone(&reader, id)? else { return Ok(None) };
+        let event = event_alone(&reader, id)?;
+        let Some(mut event) = event.filter(|event| tenant.is_none_or(|tenant| tenant == event.tenant_id)) else {
+            return Ok(None);
+        };
         let mut replays = reader.prepare_cached("SELECT id FROM event_journal WHERE replay_of = ?1 ORDER BY id")?;
         event.replays = replays.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(Some(event))

@@ -1,17 +1,22 @@
 //! `GET /audit`: what operators did, or tried to.
 
 use super::OperatorApi;
-use super::call::Call;
+use super::call::{CURSOR, Call};
+use super::dlq::SINCE;
+use super::parameter::Parameter;
 use crate::serve::reply::{ApiError, Reply};
 use crate::store::AuditFilter;
 
+pub const ACTION: Parameter = Parameter::text("action", "What was done", "replay.job");
+
 pub fn list(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let filter = AuditFilter {
-        action: call.text("action")?,
-        since: call.time("since")?,
-        before_id: call.number("cursor", 1..=i64::MAX)?,
+        tenant: call.tenant().map(str::to_owned),
+        action: call.text(&ACTION),
+        since: call.time(&SINCE),
+        before_id: call.number(&CURSOR),
     };
-    let limit = call.limit()?;
+    let limit = call.limit();
     let rows = api.readers.audit(&filter, limit)?;
     let next = rows.last().and_then(|last| call.next_page(rows.len(), limit, last.id));
     Ok(Reply::page(&rows, next))

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::OperatorApi;
 use super::call::Call;
+use super::{OperatorApi, dlq};
 use crate::serve::reply::{ApiError, Reply};
 use crate::store::LogCoverage;
 use crate::watermarks::Watermarks;
@@ -36,7 +36,7 @@ struct Broker {
 }
 
 pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let (readers, topic) = (&api.readers, call.text("topic")?);
+    let (readers, topic) = (&api.readers, call.text(&dlq::TOPIC));
     let logs = readers.coverage(topic.as_deref())?;
     if let (Some(topic), true) = (&topic, logs.is_empty()) {
         let problem = format!("{topic:.249?} is not in the journal; leave it out to see every topic");

@@ -8,41 +8,73 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::OperatorApi;
-use super::call::{Call, bounded, journal_time};
-use super::replay::allowed_topic;
-use crate::audit::Outcome;
+use super::call::{CURSOR, Call, REASON};
+use super::dlq::TOPIC;
+use super::parameter::{Parameter, bounded, journal_time};
+use super::replay::{TO_TOPIC, allowed_topic};
+use crate::audit::{Act, Outcome};
 use crate::config::RATE_PER_S_MAX;
-use crate::job::{Change, Filter, ITEMS_MAX, Idempotency, Made, NewJob};
-use crate::replay::ReplayError;
+use crate::job::{Change, Filter, ITEMS_MAX, Idempotency, JobRefusal, Made, NewJob};
+use crate::replay::{JobError, ReplayError};
 use crate::serve::reply::{ApiError, Reply};
 use crate::store::{Choice, Found, Job, Skip, is_active};
 
-/// The parameters of what makes a job.
-pub const OPTIONS: &[&str] =
-    &["to_topic", "rate_per_s", "skip_superseded", "skip_replays", "confirm", "dry_run", "wait", "reason"];
-/// … and the filter of a range.
-pub const RANGE: &[&str] = &[
-    "start",
-    "end",
-    "tenant_id",
-    "topic",
-    "event_type",
-    "key",
-    "to_topic",
-    "rate_per_s",
-    "skip_superseded",
-    "skip_replays",
+pub const ID: Parameter = Parameter::id("The job");
+pub const RATE_PER_S: Parameter =
+    Parameter::integer("rate_per_s", (1, RATE_PER_S_MAX as i64), "Events a second; else replay.rate_per_s", "50");
+pub const NEW_RATE_PER_S: Parameter =
+    Parameter::integer("rate_per_s", (1, RATE_PER_S_MAX as i64), "Events a second", "50").required();
+pub const SKIP_SUPERSEDED: Parameter =
+    Parameter::flag("skip_superseded", "Leave out events of whose key there is a newer one");
+pub const SKIP_REPLAYS: Parameter = Parameter::flag("skip_replays", "Leave out events that are replays themselves");
+pub const CONFIRM: Parameter = Parameter::integer(
     "confirm",
-    "dry_run",
-    "wait",
-    "reason",
+    (0, ITEMS_MAX as i64),
+    "How many events it is about, as the answer before said",
+    "17",
+);
+pub const DRY_RUN: Parameter = Parameter::flag("dry_run", "Only say what would be done");
+pub const WAIT: Parameter =
+    Parameter::integer("wait", (0, WAIT_S_MAX as i64), "Seconds to wait for the job's end before the answer", "30");
+pub const START: Parameter = Parameter::time("start", "Received at or after this time", "2025-11-03");
+pub const END: Parameter = Parameter::time("end", "Received before this time", "2025-11-04 12:00:00");
+pub const TENANT_ID: Parameter = Parameter::text("tenant_id", "Events of this tenant", "acme");
+pub const EVENT_TYPE: Parameter = Parameter::text("event_type", "Events of this payload.event_type", "lead.created");
+pub const KEY: Parameter = Parameter::text("key", "Events of this Kafka key", "acme:lead:17");
+pub const STATE: Parameter =
+    Parameter::word("state", &["running", "paused", "finished", "cancelled"], "Jobs in this state; else all");
+pub const ITEM_STATE: Parameter = Parameter::word(
+    "state",
+    &["pending", "in_flight", "acknowledged", "failed", "uncertain", "cancelled"],
+    "Events in this state; else all",
+);
+pub const UNCERTAIN: Parameter =
+    Parameter::flag("uncertain", "Also those of which it is not known whether Kafka has them");
+
+/// The parameters of what makes a job.
+pub const OPTIONS: &[&Parameter] =
+    &[&TO_TOPIC, &RATE_PER_S, &SKIP_SUPERSEDED, &SKIP_REPLAYS, &CONFIRM, &DRY_RUN, &WAIT, &REASON];
+/// … and the filter of a range.
+pub const RANGE: &[&Parameter] = &[
+    &START,
+    &END,
+    &TENANT_ID,
+    &TOPIC,
+    &EVENT_TYPE,
+    &KEY,
+    &TO_TOPIC,
+    &RATE_PER_S,
+    &SKIP_SUPERSEDED,
+    &SKIP_REPLAYS,
+    &CONFIRM,
+    &DRY_RUN,
+    &WAIT,
+    &REASON,
 ];
 /// Seconds that a client may ask to wait.
 const WAIT_S_MAX: u64 = 60;
 /// How often it is looked whether a job has ended.
 const WAIT_TICK: Duration = Duration::from_millis(100);
-const STATES: [&str; 4] = ["running", "paused", "finished", "cancelled"];
-const ITEM_STATES: [&str; 6] = ["pending", "in_flight", "acknowledged", "failed", "uncertain", "cancelled"];
 
 /// A body: the filter and the options, which may stand in the query as well.
 #[derive(Debug, Default, Deserialize)]
@@ -128,12 +160,12 @@ pub fn batch(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
 
 pub fn range(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let body = Body {
-        start: call.text("start")?,
-        end: call.text("end")?,
-        tenant_id: call.text("tenant_id")?,
-        topic: call.text("topic")?,
-        event_type: call.text("event_type")?,
-        key: call.text("key")?,
+        start: call.text(&START),
+        end: call.text(&END),
+        tenant_id: call.text(&TENANT_ID),
+        topic: call.text(&TOPIC),
+        event_type: call.text(&EVENT_TYPE),
+        key: call.text(&KEY),
         ..Body::default()
     };
     if body.start.is_none() && body.end.is_none() {
@@ -152,19 +184,23 @@ pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
 
 fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
     let (options, manner) = (options(api, call, &body)?, manner(call, &body)?);
-    let filter = filter(body)?;
+    let filter = filter(call, body)?;
     let idempotency = call.idempotency_key()?.map(|key| {
         let mut hasher = DefaultHasher::new();
         (&filter, &options).hash(&mut hasher);
+        // Two tenants may choose the same key; a line break is in none.
+        let key = call.tenant().map_or(key.clone(), |tenant| format!("{tenant}\n{key}"));
         Idempotency { key, fingerprint: format!("{:016x}", hasher.finish()) }
     });
-    let mut act = call.act("replay.job", filter.to_json())?;
+    let tenant = call.tenant().or(filter.tenant_id.as_deref());
+    let mut act = call.act(filter.to_json()).about(tenant);
     act.reason = manner.reason.clone().or(act.reason);
     let is_repeated = match &idempotency {
         Some(idempotency) => api.readers.has_job_of(&idempotency.key)?,
         None => false,
     };
     let new = |event_ids, skipped| NewJob {
+        tenant: tenant.map(str::to_owned),
         filter: filter.clone(),
         event_ids,
         skipped,
@@ -174,9 +210,9 @@ fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
     };
     if is_repeated && !manner.dry_run {
         // The writer finds the job again, whatever the journal holds by now.
-        return answer(api, api.jobs.make(new(Vec::new(), 0), act)?, manner.wait);
+        return answer(api, made(api, call, new(Vec::new(), 0), act)?, manner.wait);
     }
-    let found = choose(api, &filter, options.skip)?;
+    let found = choose(api, call, &filter, options.skip)?;
     let plan = Plan {
         found: &found,
         rate_per_s: options.rate_per_s,
@@ -202,41 +238,58 @@ fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
         return Err(ApiError::Confirm { what, more: json!({ "plan": plan }) });
     }
     let skipped = found.skipped;
-    let made = api.jobs.make(new(found.event_ids, skipped), act.counting(total as usize))?;
+    let made = made(api, call, new(found.event_ids, skipped), act.counting(total as usize))?;
     answer(api, made, manner.wait)
 }
 
+fn made(api: &OperatorApi, call: &Call, new: NewJob, act: Act) -> Result<Made, ApiError> {
+    api.jobs.make(new, act).map_err(|error| without_foreign_job(api, call, error))
+}
+
+/// A job that whoever asks may not see is not named to them.
+fn without_foreign_job(api: &OperatorApi, call: &Call, error: JobError) -> ApiError {
+    match &error {
+        JobError::Refused(JobRefusal::Overlap { event_id, job_id, .. })
+            if !api.readers.shows_job(call.tenant(), *job_id).unwrap_or(false) =>
+        {
+            let what = format!("event {event_id} is in somebody else's job; try again later, or leave the event out");
+            ApiError::Confirm { what, more: json!({ "event_id": event_id }) }
+        }
+        _ => error.into(),
+    }
+}
+
 fn options(api: &OperatorApi, call: &Call, body: &Body) -> Result<Options, ApiError> {
-    let rate_per_s = call.number("rate_per_s", 1..=RATE_PER_S_MAX)?.or(body.rate_per_s);
+    let rate_per_s = call.number(&RATE_PER_S).or(body.rate_per_s);
     let rate_per_s = rate_per_s.unwrap_or(api.config.replay.rate_per_s);
     if !(1..=RATE_PER_S_MAX).contains(&rate_per_s) {
         return Err(ApiError::parameter("rate_per_s", format!("{rate_per_s} is not within 1 and {RATE_PER_S_MAX}")));
     }
-    let to_topic = call.text("to_topic")?.or_else(|| body.to_topic.clone());
+    let to_topic = call.text(&TO_TOPIC).or_else(|| body.to_topic.clone());
     Ok(Options {
         to_topic: allowed_topic(api, to_topic)?,
         rate_per_s,
         skip: Skip {
-            superseded: call.flag("skip_superseded")? || body.skip_superseded.unwrap_or(false),
-            replays: call.flag("skip_replays")? || body.skip_replays.unwrap_or(false),
+            superseded: call.flag(&SKIP_SUPERSEDED) || body.skip_superseded.unwrap_or(false),
+            replays: call.flag(&SKIP_REPLAYS) || body.skip_replays.unwrap_or(false),
         },
     })
 }
 
 fn manner(call: &Call, body: &Body) -> Result<Manner, ApiError> {
-    let wait = call.number("wait", 0..=WAIT_S_MAX)?.or(body.wait).unwrap_or(0);
+    let wait = call.number(&WAIT).or(body.wait).unwrap_or(0);
     if wait > WAIT_S_MAX {
         return Err(ApiError::parameter("wait", format!("{wait} is not within 0 and {WAIT_S_MAX} seconds")));
     }
     Ok(Manner {
-        confirm: call.number("confirm", 0..=ITEMS_MAX as u64)?.or(body.confirm),
-        dry_run: call.flag("dry_run")? || body.dry_run.unwrap_or(false),
+        confirm: call.number(&CONFIRM).or(body.confirm),
+        dry_run: call.flag(&DRY_RUN) || body.dry_run.unwrap_or(false),
         wait: Duration::from_secs(wait),
         reason: bounded("reason", body.reason.clone())?,
     })
 }
 
-fn filter(body: Body) -> Result<Filter, ApiError> {
+fn filter(call: &Call, body: Body) -> Result<Filter, ApiError> {
     let time = |name: &str, text: Option<String>| text.map(|text| journal_time(name, &text)).transpose();
     let event_ids = body.event_ids.map(|mut ids| {
         ids.sort_unstable();
@@ -247,7 +300,7 @@ fn filter(body: Body) -> Result<Filter, ApiError> {
         Some(text) if text.is_empty() => Err(ApiError::parameter(name, "is empty; leave it out or give it a value")),
         text => bounded(name, text),
     };
-    let filter = Filter {
+    let mut filter = Filter {
         event_ids,
         start: time("start", body.start)?,
         end: time("end", body.end)?,
@@ -268,11 +321,15 @@ fn filter(body: Body) -> Result<Filter, ApiError> {
     {
         return Err(ApiError::parameter("end", "is not after start"));
     }
+    if let Some(own) = call.tenant() {
+        call.expect_own(filter.tenant_id.as_deref())?;
+        filter.tenant_id = Some(own.to_owned());
+    }
     Ok(filter)
 }
 
-fn choose(api: &OperatorApi, filter: &Filter, skip: Skip) -> Result<Found, ApiError> {
-    let found = match api.readers.choose(filter, skip)? {
+fn choose(api: &OperatorApi, call: &Call, filter: &Filter, skip: Skip) -> Result<Found, ApiError> {
+    let found = match api.readers.choose(call.tenant(), filter, skip)? {
         Choice::Found(found) => found,
         Choice::TooMany => {
             let problem = format!("means more than {ITEMS_MAX} events; make several jobs of it");
@@ -319,61 +376,69 @@ fn tenths(number: f64) -> f64 {
 }
 
 pub fn list(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let jobs = api.readers.jobs(call.word("state", &STATES)?.as_deref(), call.limit()?)?;
+    let jobs = api.readers.jobs(call.tenant(), call.text(&STATE).as_deref(), call.limit())?;
     let views: Vec<JobView> = jobs.into_iter().map(|job| view(api, job)).collect();
     Ok(Reply::json(200, &views))
 }
 
 pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    Ok(Reply::json(200, &view(api, job(api, call.id()?)?)))
+    Ok(Reply::json(200, &view(api, job(api, call)?)))
 }
 
 pub fn items(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let id = call.id()?;
-    api.readers.job_state(id)?.ok_or(ApiError::NoSuchRow { what: "job", id })?;
-    let state = call.word("state", &ITEM_STATES)?;
-    let limit = call.limit()?;
-    let after = call.number("cursor", 0..=i64::MAX)?.unwrap_or(0);
+    let id = call.id();
+    if !api.readers.shows_job(call.tenant(), id)? {
+        return Err(ApiError::NoSuchRow { what: "job", id });
+    }
+    let state = call.text(&ITEM_STATE);
+    let limit = call.limit();
+    let after = call.number(&CURSOR).unwrap_or(0);
     let items = api.readers.job_items(id, state.as_deref(), after, limit)?;
     let next = items.last().and_then(|last| call.next_page(items.len(), limit, last.event_id));
     Ok(Reply::page(&items, next))
 }
 
-fn job(api: &OperatorApi, id: i64) -> Result<Job, ApiError> {
-    api.readers.job(id)?.ok_or(ApiError::NoSuchRow { what: "job", id })
+/// The job that is asked about, if whoever asks may see it.
+fn job(api: &OperatorApi, call: &Call) -> Result<Job, ApiError> {
+    let id = call.id();
+    let missing = ApiError::NoSuchRow { what: "job", id };
+    if !api.readers.shows_job(call.tenant(), id)? {
+        return Err(missing);
+    }
+    api.readers.job(id)?.ok_or(missing)
 }
 
 pub fn pause(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    change(api, call, "replay.job.pause", Change::Pause)
+    change(api, call, Change::Pause)
 }
 
 pub fn resume(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    change(api, call, "replay.job.resume", Change::Resume)
+    change(api, call, Change::Resume)
 }
 
 pub fn cancel(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    change(api, call, "replay.job.cancel", Change::Cancel)
+    change(api, call, Change::Cancel)
 }
 
 pub fn retry_failed(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let uncertain = call.flag("uncertain")?;
-    change(api, call, "replay.job.retry-failed", Change::RetryFailed { uncertain })
+    let uncertain = call.flag(&UNCERTAIN);
+    change(api, call, Change::RetryFailed { uncertain })
 }
 
 pub fn rate(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let missing = || ApiError::parameter("rate_per_s", "is missing; give events a second, as rate_per_s=50");
-    let rate_per_s = call.number("rate_per_s", 1..=RATE_PER_S_MAX)?.ok_or_else(missing)?;
-    change(api, call, "replay.job.rate", Change::Rate(rate_per_s))
+    let rate_per_s = call.number(&NEW_RATE_PER_S).unwrap_or(api.config.replay.rate_per_s);
+    change(api, call, Change::Rate(rate_per_s))
 }
 
-fn change(api: &OperatorApi, call: &Call, action: &'static str, change: Change) -> Result<Reply, ApiError> {
-    let id = call.id()?;
-    let act = call.act(action, format!("job {id}"))?;
+fn change(api: &OperatorApi, call: &Call, change: Change) -> Result<Reply, ApiError> {
+    let Job { job_id: id, tenant_id, .. } = job(api, call)?;
+    let act = call.act(format!("job {id}")).about(tenant_id.as_deref());
     let detail = match change {
         Change::Rate(rate_per_s) => format!("{rate_per_s} events a second"),
         Change::RetryFailed { uncertain: true } => "those that are uncertain included".to_owned(),
         _ => String::new(),
     };
-    api.jobs.change(id, change, act.with(Outcome::Done, detail))?;
-    Ok(Reply::json(200, &view(api, job(api, id)?)))
+    let changed = api.jobs.change(id, change, act.with(Outcome::Done, detail));
+    changed.map_err(|error| without_foreign_job(api, call, error))?;
+    Ok(Reply::json(200, &view(api, job(api, call)?)))
 }

@@ -4,7 +4,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
-use super::call::Call;
+use super::call::{Call, REASON};
+use super::dlq::{GROUP, SINCE, TOPIC, UNTIL};
+use super::jobs::DRY_RUN;
+use super::parameter::Parameter;
 use super::replay::ended;
 use super::{OperatorApi, PATIENCE};
 use crate::audit::{Act, Outcome};
@@ -14,20 +17,33 @@ use crate::replay::ReplayError;
 use crate::serve::reply::{ApiError, Reply};
 use crate::store::LetterDetail;
 
-/// The parameters of one dead letter's retry.
-pub const ONE: &[&str] = &["mode", "again", "dry_run", "confirm", "reason"];
-pub const BULK: &[&str] = &["dry_run", "confirm", "reason"];
-pub const FILTERED: &[&str] = &["topic", "error_reason", "since", "until", "group", "dry_run", "confirm", "reason"];
+pub const MODE: Parameter = Parameter::word(
+    "mode",
+    &["ingest", "republish"],
+    "Through ingestion here, which is so where it is left out, or to its topic again",
+);
+pub const AGAIN: Parameter = Parameter::flag("again", "Send it although it may be in Kafka already");
+pub const EDIT_CONFIRM: Parameter =
+    Parameter::text("confirm", "That this very edit is meant, as the answer before said", "0f1e2d3c4b5a6978");
+pub const COUNT_CONFIRM: Parameter =
+    Parameter::integer("confirm", (0, i64::MAX), "How many dead letters it is about, as the answer before said", "17");
+pub const ERROR_REASON: Parameter =
+    Parameter::text("error_reason", "Why they are dead letters: the word before the error", "not_json");
+pub const GROUP_IN_PATH: Parameter = GROUP.in_path();
+pub const WHY: Parameter =
+    Parameter::text("reason", "Why, for the audit and the dead letter", "known duplicate").required();
+/// The parameters of a retry of the dead letters that a filter means.
+pub const FILTERED: &[&Parameter] = &[&TOPIC, &ERROR_REASON, &SINCE, &UNTIL, &GROUP, &DRY_RUN, &COUNT_CONFIRM, &REASON];
 /// Failures that an answer lists.
 const FAILURES_MAX: usize = 100;
 /// How often the end of a republication is told to a writer that cannot write just now.
 const RELEASE_ATTEMPTS: usize = 3;
 
 pub fn retry(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let id = call.id()?;
-    let letter = api.readers.dead_letter(id)?.ok_or(LetterRefusal::NoSuch { id })?;
-    let is_republished = call.word("mode", &["ingest", "republish"])?.as_deref() == Some("republish");
-    let (dry_run, again) = (call.flag("dry_run")?, call.flag("again")?);
+    let id = call.id();
+    let letter = api.readers.dead_letter(call.tenant(), id)?.ok_or(LetterRefusal::NoSuch { id })?;
+    let is_republished = call.text(&MODE).as_deref() == Some("republish");
+    let (dry_run, again) = (call.flag(&DRY_RUN), call.flag(&AGAIN));
     if is_republished && dry_run {
         return Err(ApiError::parameter("dry_run", "goes with mode=ingest: what Kafka would say cannot be rehearsed"));
     }
@@ -42,14 +58,24 @@ pub fn retry(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
         edit.expect_confirmed(call)?;
     }
     let edited = edit.map(|edit| edit.edited);
+    if let Some(edited) = &edited {
+        call.expect_own(edited.tenant_id().as_deref())?;
+    }
     match is_republished {
         true => republish(api, call, &letter, edited, again),
-        false => ingest(api, call, id, edited, dry_run),
+        false => ingest(api, call, &letter, edited, dry_run),
     }
 }
 
-fn ingest(api: &OperatorApi, call: &Call, id: i64, edited: Option<Edited>, rehearse: bool) -> Result<Reply, ApiError> {
-    let act = call.act("dlq.retry", target(id, edited.as_ref(), "through ingestion"))?;
+fn ingest(
+    api: &OperatorApi,
+    call: &Call,
+    letter: &LetterDetail,
+    edited: Option<Edited>,
+    rehearse: bool,
+) -> Result<Reply, ApiError> {
+    let id = letter.id;
+    let act = call.act(target(id, edited.as_ref(), "through ingestion")).about(letter.tenant_id.as_deref());
     let retry = Retry { ids: vec![id], edited, rehearse };
     let order = |answer| Order::Letter(Box::new(LetterOrder::Retry { retry, act, answer }));
     let retried = api.orders.give(PATIENCE, order)?.pop().map(|(_, retried)| retried);
@@ -82,7 +108,7 @@ fn republish(
 ) -> Result<Reply, ApiError> {
     let id = letter.id;
     let how = format!("to {}", letter.topic);
-    let act = call.act("dlq.retry", target(id, edited.as_ref(), &how))?.counting(1);
+    let act = call.act(target(id, edited.as_ref(), &how)).about(letter.tenant_id.as_deref()).counting(1);
     let claim = Claim { id, again, note: edited.as_ref().map(|edited| edited.note.clone()) };
     let started = act.with(Outcome::Started, "");
     let order = |answer| Order::Letter(Box::new(LetterOrder::Claim { claim, act: started, answer }));
@@ -161,7 +187,7 @@ fn edit(letter: &LetterDetail, patch: &[u8]) -> Result<Edit, ApiError> {
 
 impl Edit {
     fn expect_confirmed(&self, call: &Call) -> Result<(), ApiError> {
-        if call.text("confirm")?.as_ref() == Some(&self.token) {
+        if call.text(&EDIT_CONFIRM).as_ref() == Some(&self.token) {
             return Ok(());
         }
         let difference = json_patch::diff(&self.before, &self.after);
@@ -177,11 +203,12 @@ impl Edit {
 
 pub fn retry_filtered(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let filter = LetterFilter {
-        topic: call.text("topic")?,
-        reason: call.text("error_reason")?,
-        since: call.time("since")?,
-        until: call.time("until")?,
-        group: call.text("group")?,
+        tenant: None,
+        topic: call.text(&TOPIC),
+        reason: call.text(&ERROR_REASON),
+        since: call.time(&SINCE),
+        until: call.time(&UNTIL),
+        group: call.text(&GROUP),
     };
     if filter.is_empty() {
         let problem =
@@ -196,13 +223,13 @@ pub fn retry_group(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
 }
 
 fn group(call: &Call) -> LetterFilter {
-    LetterFilter { group: call.placed.map(str::to_owned), ..LetterFilter::default() }
+    LetterFilter { group: call.text(&GROUP_IN_PATH), ..LetterFilter::default() }
 }
 
 fn retry_many(api: &OperatorApi, call: &Call, filter: &LetterFilter) -> Result<Reply, ApiError> {
-    let rehearse = call.flag("dry_run")?;
+    let rehearse = call.flag(&DRY_RUN);
     let ids = meant(api, call, filter, !rehearse)?;
-    let act = call.act("dlq.retry", filter.text())?;
+    let act = call.act(filter.text());
     let (mut tried, mut passed, mut failures) = (0, 0, Vec::new());
     for some in ids.chunks(ORDER_MAX) {
         let retry = Retry { ids: some.to_vec(), edited: None, rehearse };
@@ -239,11 +266,12 @@ fn retry_many(api: &OperatorApi, call: &Call, filter: &LetterFilter) -> Result<R
 
 /// The open dead letters that are meant, if the client knows how many these are.
 fn meant(api: &OperatorApi, call: &Call, filter: &LetterFilter, needs_confirm: bool) -> Result<Vec<i64>, ApiError> {
-    let ids = api.readers.open_dead_letters(filter)?;
+    let filter = LetterFilter { tenant: call.tenant().map(str::to_owned), ..filter.clone() };
+    let ids = api.readers.open_dead_letters(&filter)?;
     if ids.is_empty() {
         return Err(ApiError::Nothing("no open dead letter is meant by that, so nothing was done".to_owned()));
     }
-    let confirmed = call.number("confirm", 0..=usize::MAX)?;
+    let confirmed = call.number::<usize>(&COUNT_CONFIRM);
     let is_many = ids.len() > api.config.replay.confirm_above as usize;
     if needs_confirm && confirmed.map_or(is_many, |confirmed| confirmed != ids.len()) {
         let count = ids.len();
@@ -259,10 +287,10 @@ fn partly(error: OrderError, done: String, more: Value) -> ApiError {
 }
 
 pub fn discard(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let id = call.id()?;
-    let note = why(call)?;
-    let letter = api.readers.dead_letter(id)?.ok_or(LetterRefusal::NoSuch { id })?;
-    let act = call.act("dlq.discard", format!("dead letter {id}"))?;
+    let id = call.id();
+    let note = call.text(&WHY).unwrap_or_default();
+    let letter = api.readers.dead_letter(call.tenant(), id)?.ok_or(LetterRefusal::NoSuch { id })?;
+    let act = call.act(format!("dead letter {id}")).about(letter.tenant_id.as_deref());
     let order = |answer| Order::Letter(Box::new(LetterOrder::Discard { ids: vec![id], note, act, answer }));
     if api.orders.give(PATIENCE, order)? == 0 {
         let refusal = LetterRefusal::NotOpen { id, state: letter.work.state, event_id: letter.work.event_id };
@@ -272,10 +300,10 @@ pub fn discard(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
 }
 
 pub fn discard_group(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let note = why(call)?;
+    let note = call.text(&WHY).unwrap_or_default();
     let filter = group(call);
     let ids = meant(api, call, &filter, true)?;
-    let act = call.act("dlq.discard", filter.text())?;
+    let act = call.act(filter.text());
     let mut discarded = 0;
     for some in ids.chunks(ORDER_MAX) {
         let (ids, note, act) = (some.to_vec(), note.clone(), act.clone());
@@ -285,8 +313,4 @@ pub fn discard_group(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> 
         })?;
     }
     Ok(Reply::json(200, &json!({"status": "discarded", "discarded": discarded})))
-}
-
-fn why(call: &Call) -> Result<String, ApiError> {
-    call.text("reason")?.ok_or_else(|| ApiError::parameter("reason", "is missing; say why, as reason=known+duplicate"))
 }

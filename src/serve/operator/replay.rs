@@ -4,9 +4,16 @@ use serde::Serialize;
 
 use super::OperatorApi;
 use super::call::Call;
+use super::parameter::Parameter;
 use crate::audit::{Act, Outcome};
 use crate::replay::{Placed, ReplayError};
 use crate::serve::reply::{ApiError, Reply};
+
+pub const TO_TOPIC: Parameter = Parameter::text(
+    "to_topic",
+    "Another topic than the event's own, if replay.to_topics allows it",
+    "apexflow.leads.repaired",
+);
 
 #[derive(Serialize)]
 struct Replayed {
@@ -17,11 +24,11 @@ struct Replayed {
 }
 
 pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let id = call.id()?;
-    let event = api.readers.event(id)?.ok_or(ApiError::NoSuchRow { what: "event", id })?;
-    let to_topic = allowed_topic(api, call.text("to_topic")?)?;
+    let id = call.id();
+    let event = api.readers.event(call.tenant(), id)?.ok_or(ApiError::NoSuchRow { what: "event", id })?;
+    let to_topic = allowed_topic(api, call.text(&TO_TOPIC))?;
     let topic = to_topic.clone().unwrap_or_else(|| event.topic.clone());
-    let act = call.act("replay", format!("event {id} to {topic}"))?.counting(1);
+    let act = call.act(format!("event {id} to {topic}")).about(Some(&event.tenant_id)).counting(1);
     let started_id = api.note(act.with(Outcome::Started, ""))?;
     let replayed = api.replayer.replay(&event, to_topic.as_deref(), &api.readers.journal_id()?);
     note_end(api, &act.after(started_id), &replayed);

@@ -1,0 +1,141 @@
+//! The table's rows: where a request goes, what it may say there, and who may send it.
+
+use percent_encoding::percent_decode_str;
+
+use super::OperatorApi;
+use super::call::Call;
+use super::parameter::{Parameter, Place, check_query};
+use crate::auth::Role;
+use crate::serve::reply::{ApiError, Reply};
+
+pub type Handler = fn(&OperatorApi, &Call) -> Result<Reply, ApiError>;
+
+/// What a route is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Rows that belong to tenants: who may see one tenant only finds that one's.
+    Tenants,
+    /// What has no tenant: not for those who may see one tenant only.
+    Box,
+}
+
+/// One method of one path.
+pub struct Route {
+    pub method: &'static str,
+    /// A segment in braces stands for any one.
+    pub path: &'static str,
+    pub handler: Handler,
+    /// In a few words.
+    pub about: &'static str,
+    pub parameters: &'static [&'static Parameter],
+    /// Who may; `None`: everybody, without saying who it is.
+    pub role: Option<Role>,
+    pub reach: Reach,
+    /// Its name in the audit, where it is an act.
+    pub action: Option<&'static str>,
+    pub takes_body: bool,
+    /// Whether an `Idempotency-Key` has a meaning.
+    pub takes_key: bool,
+}
+
+pub const fn get(path: &'static str, handler: Handler, about: &'static str) -> Route {
+    Route {
+        method: "GET",
+        path,
+        handler,
+        about,
+        parameters: &[],
+        role: Some(Role::Viewer),
+        reach: Reach::Tenants,
+        action: None,
+        takes_body: false,
+        takes_key: false,
+    }
+}
+
+/// What changes something: `action` names it in the audit.
+pub const fn act(path: &'static str, action: &'static str, handler: Handler, about: &'static str) -> Route {
+    let route = get(path, handler, about);
+    Route { method: "POST", role: Some(Role::Operator), action: Some(action), ..route }
+}
+
+impl Route {
+    pub const fn takes(self, parameters: &'static [&'static Parameter]) -> Route {
+        Route { parameters, ..self }
+    }
+
+    pub const fn body(self) -> Route {
+        Route { takes_body: true, ..self }
+    }
+
+    pub const fn idempotency_key(self) -> Route {
+        Route { takes_key: true, ..self }
+    }
+
+    pub const fn of_the_box(self) -> Route {
+        Route { reach: Reach::Box, ..self }
+    }
+
+    pub const fn for_everybody(self) -> Route {
+        Route { role: None, ..self }
+    }
+
+    pub const fn for_admins(self) -> Route {
+        Route { role: Some(Role::Admin), ..self }
+    }
+
+    /// Whether `path` is one of this route's; and what stood at its `{…}`.
+    pub fn fits(&self, path: &str) -> Option<Option<String>> {
+        let decoded = |placed: &str| percent_decode_str(placed).decode_utf8_lossy().into_owned();
+        fits(self.path, path).map(|placed| placed.map(decoded))
+    }
+
+    /// # Errors
+    /// Names what the request says that this route does not take, or that is wrong.
+    pub fn check(&self, call: &Call) -> Result<(), ApiError> {
+        let placed = self.parameters.iter().find(|parameter| parameter.place == Place::Path);
+        if let (Some(parameter), Some(value)) = (placed, &call.placed) {
+            parameter.check(value)?;
+        }
+        check_query(form_urlencoded::parse(call.request.query.as_bytes()), self.parameters)?;
+        if self.method == "GET" {
+            return Ok(());
+        }
+        if !self.takes_key && call.request.header("Idempotency-Key").is_some() {
+            return Err(ApiError::parameter("Idempotency-Key", "has no meaning here; leave it out"));
+        }
+        // Some clients send an empty object with every POST.
+        if !self.takes_body && !matches!(call.body()?.trim_ascii(), b"" | b"{}") {
+            return Err(ApiError::parameter("body", "is not taken here; leave it out"));
+        }
+        Ok(())
+    }
+}
+
+fn fits<'a>(pattern: &str, path: &'a str) -> Option<Option<&'a str>> {
+    let (mut own, mut given) = (pattern.split('/'), path.split('/'));
+    let mut placed = None;
+    loop {
+        match (own.next(), given.next()) {
+            (None, None) => return Some(placed),
+            (Some(own), Some(given)) if own.starts_with('{') => placed = Some(given),
+            (Some(own), Some(given)) if own == given => {}
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_fits_a_pattern_segment_by_segment() {
+        assert_eq!(fits("/events/{id}", "/events/7"), Some(Some("7")));
+        assert_eq!(fits("/events/{id}", "/events/"), Some(Some("")));
+        assert_eq!(fits("/health", "/health"), Some(None));
+        for path in ["/events", "/events/7/x", "/event/7", "events/7"] {
+            assert_eq!(fits("/events/{id}", path), None, "{path}");
+        }
+    }
+}
