@@ -151,12 +151,77 @@ pub struct Metrics {
     pub listen: SocketAddr,
     /// Tenants that get a label of their own; the others share `_other`.
     pub max_tenants: usize,
+    /// Whether Prometheus has to say who it is, as `api.auth` has it.
+    pub auth: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
     pub listen: SocketAddr,
+    /// Whether an address that others can reach may be listened on without `api.auth`: everybody there is trusted.
+    pub allow_unauthenticated: bool,
+    /// Names by which clients may call the API, beside `localhost`, this box's own and every address: a web page
+    /// whose name was made to point here has another.
+    pub hosts: Vec<String>,
+    /// Requests that replay, by one person or program in a minute. 1 to 1,000,000.
+    pub replays_per_minute: u32,
+    pub auth: Auth,
+}
+
+/// Who may ask; with neither users nor tokens, everybody who reaches the API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// People who log in by name and password, as `crm-events-sink user` writes them. Empty: none.
+    pub users_file: PathBuf,
+    /// How bearer tokens (JWT) are signed: `HS256`, `RS256` or `ES256`, and by nothing else. Empty: none are taken.
+    pub jwt_algorithm: JwtAlgorithm,
+    /// HS256: the secret, 32 bytes or more. Else the public keys, as a JWKS (RFC 7517).
+    pub jwt_key_file: PathBuf,
+    /// What a token's `iss` and `aud` must be.
+    pub jwt_issuer: String,
+    pub jwt_audience: String,
+    /// How far the clocks of this box and the issuer may differ. 0 to 5 min.
+    #[serde(with = "duration")]
+    pub jwt_leeway: Duration,
+    /// Wrong passwords of one name, and wrong tokens, from one address in a minute; more have to wait. 1 to 1000.
+    pub failures_per_minute: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JwtAlgorithm {
+    #[serde(rename = "")]
+    None,
+    HS256,
+    RS256,
+    ES256,
+}
+
+impl Auth {
+    /// Whether who asks has to say who it is.
+    pub fn is_on(&self) -> bool {
+        self.has_users() || self.has_tokens()
+    }
+
+    pub fn has_users(&self) -> bool {
+        !self.users_file.as_os_str().is_empty()
+    }
+
+    pub fn has_tokens(&self) -> bool {
+        self.jwt_algorithm != JwtAlgorithm::None
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        within("api.auth.failures_per_minute", self.failures_per_minute, 1..=1000)?;
+        within("api.auth.jwt_leeway", self.jwt_leeway, Duration::ZERO..=Duration::from_secs(300))?;
+        if !self.has_tokens() {
+            return Ok(());
+        }
+        not_empty("api.auth.jwt_issuer", &self.jwt_issuer, "https://login.example.com")?;
+        not_empty("api.auth.jwt_audience", &self.jwt_audience, "crm-events-sink")?;
+        not_empty("api.auth.jwt_key_file", &self.jwt_key_file.to_string_lossy(), "/etc/crm-events-sink/jwks.json")
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -260,13 +325,34 @@ impl Default for Journal {
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics { listen: SocketAddr::from(([127, 0, 0, 1], 9105)), max_tenants: 200 }
+        Metrics { listen: SocketAddr::from(([127, 0, 0, 1], 9105)), max_tenants: 200, auth: false }
     }
 }
 
 impl Default for Api {
     fn default() -> Api {
-        Api { listen: SocketAddr::from(([127, 0, 0, 1], 9106)) }
+        Api {
+            listen: SocketAddr::from(([127, 0, 0, 1], 9106)),
+            allow_unauthenticated: false,
+            hosts: Vec::new(),
+            // An operator's loop of curl comes to about 100 a second.
+            replays_per_minute: 30_000,
+            auth: Auth::default(),
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Auth {
+        Auth {
+            users_file: PathBuf::new(),
+            jwt_algorithm: JwtAlgorithm::None,
+            jwt_key_file: PathBuf::new(),
+            jwt_issuer: String::new(),
+            jwt_audience: String::new(),
+            jwt_leeway: Duration::from_secs(30),
+            failures_per_minute: 10,
+        }
     }
 }
 
@@ -402,6 +488,9 @@ impl Config {
         within("replay.timeout", self.replay.timeout, ms(100)..=ms(300_000))?;
         within("shutdown_timeout", self.shutdown_timeout, ms(100)..=ms(600_000))?;
         within("metrics.max_tenants", self.metrics.max_tenants, 0..=10_000)?;
+        within("api.replays_per_minute", self.api.replays_per_minute, 1..=1_000_000)?;
+        self.api.auth.check()?;
+        self.refuse_open_api()?;
         not_empty("kafka.brokers", &self.kafka.brokers, "localhost:9092")?;
         not_empty("kafka.group_id", &self.kafka.group_id, "crm-events-sink")?;
         if self.kafka.topics.is_empty() || self.kafka.topics.iter().any(String::is_empty) {
@@ -423,6 +512,24 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl Config {
+    /// An API that others can reach asks who they are, unless the configuration says that they are trusted.
+    fn refuse_open_api(&self) -> Result<(), ConfigError> {
+        let (listen, auth) = (self.api.listen, &self.api.auth);
+        if self.metrics.auth && !auth.is_on() {
+            return Err(ConfigError("metrics.auth: nobody could log in; set api.auth.users_file or api.auth.jwt_algorithm, or metrics.auth = false".into()));
+        }
+        if listen.ip().is_loopback() || auth.is_on() || self.api.allow_unauthenticated {
+            return Ok(());
+        }
+        Err(ConfigError(format!(
+            "api.listen: {listen} can be reached from other machines, and everybody there could replay events and see every tenant's; \
+             set api.auth.users_file or api.auth.jwt_algorithm, listen on 127.0.0.1, or, if the whole network is trusted, \
+             set api.allow_unauthenticated = true"
+        )))
     }
 }
 

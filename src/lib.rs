@@ -54,6 +54,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use auth::Gate;
 use config::Config;
 use consume::Consume;
 use health::Health;
@@ -115,6 +116,7 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
     let durable = Arc::new(queue::Durable::default());
     let watermarks = Arc::new(Watermarks::default());
 
+    let gate = Arc::new(Gate::new(&config).map_err(Failure::Config)?);
     let readers = Readers::open(&config.journal.path);
     let mut opening = Opening::new(&config, &readers, &health, &shutdown);
     let _lock = opening.lock()?;
@@ -168,6 +170,8 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
         orders,
         watermarks,
         health,
+        gate,
+        names: serve::names(&config),
     };
     let serving = [
         serve::start("metrics", metrics_port, serve::METRICS_THREADS, Arc::new(MetricsApi(metrics)))?,

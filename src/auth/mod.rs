@@ -1,6 +1,14 @@
 //! Who asks, and what that person or program may do.
 
-use std::fmt;
+mod gate;
+mod tokens;
+pub mod users;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::{fmt, fs};
+
+pub use self::gate::{AuthError, Gate};
 
 /// What somebody may do. Each may do what the ones before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,4 +51,15 @@ pub struct Principal {
     pub role: Role,
     /// The only tenant whose data this one may see and touch; `None`: every tenant's, and what is the whole box's.
     pub tenant: Option<String>,
+}
+
+/// # Errors
+/// If every user of the box may read the file at `path`.
+fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
+    let mode = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.mode();
+    if mode & 0o007 == 0 {
+        return Ok(());
+    }
+    let at = path.display();
+    Err(format!("{at}: every user of this box may read it; make it the service's alone: chmod 0640 {at}"))
 }

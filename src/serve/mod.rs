@@ -15,6 +15,7 @@ use tiny_http::{Header, Response, Server};
 pub use self::metrics::MetricsApi;
 pub use self::operator::OperatorApi;
 use self::reply::Reply;
+use crate::config::Config;
 use crate::replay::WAITING_MAX;
 
 /// Threads of the operators' API: those that replays may hold, and as many that always answer.
@@ -72,6 +73,11 @@ impl Bound {
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.0.local_addr()
     }
+}
+
+/// By which this box may be called.
+pub fn names(config: &Config) -> Vec<String> {
+    config.api.hosts.iter().cloned().chain(operator::own_name()).collect()
 }
 
 /// The threads that answer on one port.

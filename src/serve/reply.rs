@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::BodyError;
+use crate::auth::AuthError;
 use crate::dead_letter::work::LetterRefusal;
 use crate::job::JobRefusal;
 use crate::queue::OrderError;
@@ -26,6 +27,12 @@ pub enum ApiError {
     NoSuchPath { path: String, there_are: String },
     #[error("{what} {id} not found")]
     NoSuchRow { what: &'static str, id: i64 },
+    #[error("{0}")]
+    Auth(#[from] AuthError),
+    #[error("too many replays in a minute; wait {seconds} s, or send them as one job: POST /replay/batch")]
+    TooManyReplays { seconds: u64 },
+    #[error("Host: {host:?} is no name of this box; if it should be one, add it to the setting api.hosts")]
+    Misdirected { host: String },
     /// Who asks may not.
     #[error("{0}")]
     Forbidden(String),
@@ -69,6 +76,9 @@ impl ApiError {
     pub fn status(&self) -> u16 {
         match self {
             ApiError::NoSuchPath { .. } | ApiError::NoSuchRow { .. } | ApiError::Nothing(_) => 404,
+            ApiError::Auth(AuthError::TooMany { .. }) | ApiError::TooManyReplays { .. } => 429,
+            ApiError::Auth(_) => 401,
+            ApiError::Misdirected { .. } => 421,
             ApiError::Forbidden(_) => 403,
             ApiError::Method { .. } => 405,
             ApiError::Parameter { .. } => 422,
@@ -108,6 +118,12 @@ impl ApiError {
     fn headers(&self) -> Vec<(&'static str, String)> {
         match self {
             ApiError::Method { allow } => vec![("Allow", allow.clone())],
+            ApiError::Auth(AuthError::Missing { schemes } | AuthError::Wrong { schemes, .. }) => {
+                vec![("WWW-Authenticate", schemes.clone())]
+            }
+            ApiError::Auth(AuthError::TooMany { seconds }) | ApiError::TooManyReplays { seconds } => {
+                vec![("Retry-After", seconds.to_string())]
+            }
             ApiError::Replay(ReplayError::Busy) | ApiError::Order(_) => vec![("Retry-After", "1".to_owned())],
             ApiError::Store(error) if error.is_passing() => vec![("Retry-After", "1".to_owned())],
             _ => Vec::new(),

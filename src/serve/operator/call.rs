@@ -24,7 +24,8 @@ pub struct Call<'a> {
     pub route: &'static Route,
     /// What stood at the route's `{…}`.
     pub placed: Option<String>,
-    pub principal: Principal,
+    /// `None`: nobody that is known, which some routes allow.
+    pub principal: Option<Principal>,
 }
 
 impl Call<'_> {
@@ -36,7 +37,7 @@ impl Call<'_> {
 
     /// The only tenant whose data may be seen and touched.
     pub fn tenant(&self) -> Option<&str> {
-        self.principal.tenant.as_deref()
+        self.principal.as_ref().and_then(|principal| principal.tenant.as_deref())
     }
 
     /// # Errors
@@ -48,6 +49,11 @@ impl Call<'_> {
             ))),
             _ => Ok(()),
         }
+    }
+
+    /// Whether whoever asks may see what is the whole box's.
+    pub fn sees_box(&self) -> bool {
+        self.principal.as_ref().is_some_and(|principal| principal.tenant.is_none())
     }
 
     /// What stands in the query, or in the path, for one of the route's parameters.
@@ -112,13 +118,13 @@ impl Call<'_> {
             outcome: Outcome::Done,
             detail: None,
             started_id: None,
-            tenant_id: self.principal.tenant.clone(),
+            tenant_id: self.tenant().map(str::to_owned),
         }
     }
 
     /// Who asks: by the credentials, or, where none are asked for, who says to be asking.
     fn operator(&self) -> String {
-        if let Some(name) = &self.principal.name {
+        if let Some(name) = self.principal.as_ref().and_then(|principal| principal.name.as_ref()) {
             return name.clone();
         }
         let name = self.request.header("X-Operator").map(str::trim).filter(|name| !name.is_empty());

@@ -1,6 +1,7 @@
 //! :9106, for operators: one file a resource.
 
 mod audit;
+mod browser;
 mod call;
 mod dlq;
 mod events;
@@ -18,12 +19,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::browser::own_name;
 use self::call::Call;
+use self::route::Route;
 use self::routes::ROUTES;
 use super::reply::{ApiError, Reply};
 use super::{Request, Routes};
 use crate::audit::{Act, Outcome};
-use crate::auth::{Principal, Role};
+use crate::auth::Gate;
 use crate::config::Config;
 use crate::health::{Health, JOURNAL};
 use crate::queue::{Order, OrderError, Orders};
@@ -42,32 +45,46 @@ pub struct OperatorApi {
     pub orders: Orders,
     pub watermarks: Arc<Watermarks>,
     pub health: Arc<Health>,
+    pub gate: Arc<Gate>,
+    /// By which this box may be called.
+    pub names: Vec<String>,
 }
 
 impl OperatorApi {
     fn route(&self, request: &Request) -> Result<Reply, ApiError> {
-        let path = request.path.as_str();
-        let found: Vec<_> = ROUTES.iter().filter_map(|route| Some((route, route.fits(path)?))).collect();
-        if found.is_empty() {
-            let mut there_are: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
-            there_are.dedup();
-            return Err(ApiError::NoSuchPath { path: path.to_owned(), there_are: there_are.join(", ") });
+        browser::expect_own_host(request, &self.names)?;
+        let (route, placed) = find(request)?;
+        let principal = self.gate.admit(request.header("Authorization"), &request.origin)?;
+        if principal.is_none() && route.role.is_some() {
+            return Err(self.gate.missing().into());
         }
-        let method = if request.method == "HEAD" { "GET" } else { &request.method };
-        let Some((route, placed)) = found.iter().find(|(route, _)| route.method == method) else {
-            let methods: BTreeSet<&str> = found.iter().map(|(route, _)| route.method).collect();
-            let allow = methods.into_iter().collect::<Vec<_>>().join(", ").replace("GET", "GET, HEAD");
-            return Err(ApiError::Method { allow });
-        };
-        let principal = Principal { name: None, role: Role::Admin, tenant: None };
-        let call = Call { request, route, placed: placed.clone(), principal };
-        let done = route.check(&call).and_then(|()| (route.handler)(self, &call));
+        let call = Call { request, route, placed, principal };
+        let done = self.expect_allowed(&call).and_then(|()| (route.handler)(self, &call));
         let Some(action) = route.action else { return done };
         // What a handler answers it has put down in the audit; what it refuses is put down here.
         done.inspect_err(|error| self.note_refusal(&call, action, error))
     }
 
+    fn expect_allowed(&self, call: &Call) -> Result<(), ApiError> {
+        let (route, request) = (call.route, call.request);
+        if let Some(principal) = &call.principal {
+            route.expect_allowed(principal)?;
+            if route.replays() {
+                let counted = self.gate.count_replay(principal, &request.origin);
+                counted.map_err(|seconds| ApiError::TooManyReplays { seconds })?;
+            }
+        }
+        if route.action.is_some() {
+            browser::expect_own_origin(request)?;
+        }
+        route.check(call)
+    }
+
+    /// But for those who are only too fast: that would fill the audit.
     fn note_refusal(&self, call: &Call, action: &'static str, error: &ApiError) {
+        if matches!(error, ApiError::TooManyReplays { .. }) {
+            return;
+        }
         let request = call.request;
         let target = format!("{}?{}", request.path, request.query).chars().take(500).collect();
         let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
@@ -80,6 +97,23 @@ impl OperatorApi {
     fn note(&self, act: Act) -> Result<i64, OrderError> {
         self.orders.give(PATIENCE, |answer| Order::Note { act, answer })
     }
+}
+
+/// The route of a request, and what stood at its `{…}`.
+fn find(request: &Request) -> Result<(&'static Route, Option<String>), ApiError> {
+    let path = request.path.as_str();
+    let found: Vec<_> = ROUTES.iter().filter_map(|route| Some((route, route.fits(path)?))).collect();
+    if found.is_empty() {
+        let mut there_are: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
+        there_are.dedup();
+        return Err(ApiError::NoSuchPath { path: path.to_owned(), there_are: there_are.join(", ") });
+    }
+    let method = if request.method == "HEAD" { "GET" } else { &request.method };
+    let methods: BTreeSet<&str> = found.iter().map(|(route, _)| route.method).collect();
+    found.into_iter().find(|(route, _)| route.method == method).ok_or_else(|| {
+        let allow = methods.into_iter().collect::<Vec<_>>().join(", ").replace("GET", "GET, HEAD");
+        ApiError::Method { allow }
+    })
 }
 
 impl Routes for OperatorApi {

@@ -5,7 +5,7 @@ use percent_encoding::percent_decode_str;
 use super::OperatorApi;
 use super::call::Call;
 use super::parameter::{Parameter, Place, check_query};
-use crate::auth::Role;
+use crate::auth::{Principal, Role};
 use crate::serve::reply::{ApiError, Reply};
 
 pub type Handler = fn(&OperatorApi, &Call) -> Result<Reply, ApiError>;
@@ -82,6 +82,28 @@ impl Route {
 
     pub const fn for_admins(self) -> Route {
         Route { role: Some(Role::Admin), ..self }
+    }
+
+    /// Whether it sends events to Kafka, or may.
+    pub fn replays(&self) -> bool {
+        matches!(self.action, Some("replay" | "replay.job" | "dlq.retry"))
+    }
+
+    /// # Errors
+    /// Says what whoever asks would have to be.
+    pub fn expect_allowed(&self, principal: &Principal) -> Result<(), ApiError> {
+        let Some(role) = self.role.filter(|role| principal.role < *role) else { return self.expect_reach(principal) };
+        let own = principal.role;
+        Err(ApiError::Forbidden(format!("this is for the role {role} and those above it; you are {own}")))
+    }
+
+    fn expect_reach(&self, principal: &Principal) -> Result<(), ApiError> {
+        match &principal.tenant {
+            Some(tenant) if self.reach == Reach::Box => {
+                Err(ApiError::Forbidden(format!("this is about the whole box; you may see {tenant:?} only")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether `path` is one of this route's; and what stood at its `{…}`.
