@@ -170,11 +170,12 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
         orders,
         watermarks,
         health,
-        gate,
+        gate: Arc::clone(&gate),
         names: serve::names(&config),
     };
+    let metrics_api = MetricsApi { metrics, gate: config.metrics.auth.then_some(gate) };
     let serving = [
-        serve::start("metrics", metrics_port, serve::METRICS_THREADS, Arc::new(MetricsApi(metrics)))?,
+        serve::start("metrics", metrics_port, serve::METRICS_THREADS, Arc::new(metrics_api))?,
         serve::start("api", api_port, serve::API_THREADS, Arc::new(api))?,
     ];
     tracing::info!(journal = %config.journal.path.display(), brokers = config.kafka.brokers, api = %addresses.api, metrics = %addresses.metrics, "running");

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::load_config;
 use crate::Failure;
-use crate::client::{Api, Client, ClientError, Outcome, Shell, say};
+use crate::client::{Api, Client, ClientError, Credentials, Outcome, Shell, say};
 use crate::config::Overrides;
 
 #[derive(Args)]
@@ -38,7 +38,7 @@ impl ApiArgs {
                 return ExitCode::from(failure.exit_code());
             }
         };
-        let shell = Shell { client: Client::new(api, &operator()), json };
+        let shell = Shell { client: Client::new(api, &operator(), credentials()), json };
         match verb(&shell) {
             Ok(Outcome::Done) => ExitCode::SUCCESS,
             Ok(Outcome::NotAll) => ExitCode::FAILURE,
@@ -77,6 +77,16 @@ pub fn verb_or<V, A: Default + PartialEq>(
         Some(verb) if bare == A::default() => Ok(verb),
         Some(_) => Err(ClientError::Usage(format!("options stand after the verb, as: {word} VERB --option"))),
     }
+}
+
+/// What the environment says to log in with; a command line could be read by everybody on this box.
+fn credentials() -> Option<Credentials> {
+    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    if let Some(token) = given("CRM_EVENTS_SINK_TOKEN") {
+        return Some(Credentials::Token(token));
+    }
+    let (name, password) = (given("CRM_EVENTS_SINK_USER")?, given("CRM_EVENTS_SINK_PASSWORD").unwrap_or_default());
+    Some(Credentials::Password { name, password })
 }
 
 /// The person, also behind sudo.

@@ -6,6 +6,7 @@ mod events;
 mod journal;
 mod replay;
 mod sink;
+mod user;
 mod verify;
 
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use events::{AuditArgs, EventsArgs, run_audit, run_events};
 use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
 use replay::{ReplayArgs, run_replay};
 use sink::{DemoArgs, check, run_demo, run_until_signal};
+use user::{UserArgs, run_user};
 use verify::{VerifyArgs, run_verify};
 
 /// Keeps every CRM domain event from Kafka in one SQLite file, and lets an operator replay and repair.
@@ -47,6 +49,8 @@ enum Verb {
     Dlq(DlqArgs),
     /// Who replayed, retried, discarded or resumed what, and how it ended
     Audit(AuditArgs),
+    /// The people who may log in to the API
+    User(UserArgs),
     /// Did we miss anything? Compares the journal, or all journals of a group, with the broker; exit code 1 if so
     Verify(VerifyArgs),
     /// Read the whole journal and say what is wrong with it; works while the sink runs; exit code 74 if it is damaged
@@ -96,6 +100,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(args) => return run_replay(args),
         Verb::Dlq(args) => return run_dlq(args),
         Verb::Audit(args) => return run_audit(args),
+        Verb::User(args) => run_user(args),
         Verb::Verify(args) => return run_verify(args),
         Verb::CheckJournal(args) => check_journal(args),
         Verb::Quarantine(args) => quarantine(args),

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use ureq::http::{Response, Uri};
@@ -53,6 +55,25 @@ pub struct Client {
     agent: Agent,
     api: Api,
     operator: String,
+    /// The header `Authorization`.
+    authorization: Option<String>,
+}
+
+/// What to log in with.
+pub enum Credentials {
+    Password { name: String, password: String },
+    Token(String),
+}
+
+impl Credentials {
+    fn header(&self) -> String {
+        match self {
+            Credentials::Password { name, password } => {
+                format!("Basic {}", BASE64.encode(format!("{name}:{password}")))
+            }
+            Credentials::Token(token) => format!("Bearer {token}"),
+        }
+    }
 }
 
 /// A request on its way.
@@ -125,7 +146,7 @@ struct Detail {
 }
 
 impl Client {
-    pub fn new(api: Api, operator: &str) -> Client {
+    pub fn new(api: Api, operator: &str, credentials: Option<Credentials>) -> Client {
         let agent = Agent::config_builder()
             // What a 409 says is needed.
             .http_status_as_error(false)
@@ -139,7 +160,8 @@ impl Client {
             .user_agent(concat!("crm-events-sink/", env!("CARGO_PKG_VERSION")))
             .build();
         // A header holds ASCII alone.
-        Client { agent: agent.into(), api, operator: operator.escape_default().to_string() }
+        let authorization = credentials.map(|credentials| credentials.header());
+        Client { agent: agent.into(), api, operator: operator.escape_default().to_string(), authorization }
     }
 
     /// Sends a request, and one with a key again while it is not known what became of it.
@@ -181,9 +203,16 @@ impl Client {
     fn call(&self, request: &Request) -> Result<Response<Body>, Error> {
         let url = request.url(&self.api);
         if !request.acts {
-            return self.agent.get(url).config().timeout_global(Some(READ_PATIENCE)).build().call();
+            let mut get = self.agent.get(url);
+            if let Some(authorization) = &self.authorization {
+                get = get.header("authorization", authorization);
+            }
+            return get.config().timeout_global(Some(READ_PATIENCE)).build().call();
         }
         let mut post = self.agent.post(url).header("x-operator", &self.operator);
+        if let Some(authorization) = &self.authorization {
+            post = post.header("authorization", authorization);
+        }
         if let Some(key) = &request.key {
             post = post.header("idempotency-key", key);
         }

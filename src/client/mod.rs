@@ -14,7 +14,7 @@ mod shell;
 mod table;
 mod watch;
 
-pub use http::{Api, Client};
+pub use http::{Api, Client, Credentials};
 pub use shell::{Shell, say};
 
 use std::io;
