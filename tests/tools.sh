@@ -55,6 +55,7 @@ case "${1:-}" in
         lacks curl curl
         lacks kcat kafkacat
         lacks sqlite3 sqlite3
+        lacks openssl openssl
         lacks strace strace
         lacks column bsdextrautils
         lacks java openjdk-17-jre-headless

@@ -1,5 +1,6 @@
 //! Records in through a broker, out by HTTP and from the file: the sink as its users meet it.
 
+mod access;
 mod apache_kafka;
 mod box_faults;
 mod bulk;
@@ -17,4 +18,5 @@ mod lifecycle;
 mod pipeline;
 mod replay;
 mod tidy;
+mod tokens;
 mod workbench;
