@@ -17,6 +17,7 @@ mod http;
 mod lifecycle;
 mod pipeline;
 mod replay;
+mod tenancy;
 mod tidy;
 mod tokens;
 mod workbench;
