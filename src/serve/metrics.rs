@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::reply::{ApiError, Reply};
+use super::reply::{ApiError, Body, Reply};
 use super::{Request, Routes};
 use crate::auth::{Gate, Principal, Role};
 use crate::metrics::Metrics;
@@ -29,7 +29,8 @@ impl MetricsApi {
             None => text,
             Some(tenant) => only(&String::from_utf8_lossy(&text), tenant).into_bytes(),
         };
-        Ok(Reply { status: 200, content_type: "text/plain; version=0.0.4; charset=utf-8", headers: Vec::new(), body })
+        let (content_type, body) = ("text/plain; version=0.0.4; charset=utf-8", Body::Bytes(body));
+        Ok(Reply { status: 200, content_type, headers: Vec::new(), body })
     }
 
     fn admit(&self, request: &Request) -> Result<Principal, ApiError> {

@@ -3,6 +3,7 @@
 mod metrics;
 mod operator;
 mod reply;
+mod send;
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use tiny_http::{Header, Response, Server};
+use tiny_http::{Header, Server};
 
 pub use self::metrics::MetricsApi;
 pub use self::operator::OperatorApi;
@@ -121,15 +122,11 @@ fn answer(mut raw: tiny_http::Request, routes: &dyn Routes) {
     let request = read(&mut raw);
     let reply = catch_unwind(AssertUnwindSafe(|| routes.answer(&request)));
     let reply = reply.unwrap_or_else(|_| Reply::internal_error());
-    let mut response = Response::from_data(reply.body)
-        .with_status_code(reply.status)
-        .with_header(header("Content-Type", reply.content_type));
-    for (name, value) in reply.headers {
-        response.add_header(header(name, &value));
-    }
+    // A stream may panic while it is written: that breaks off its transfer alone.
+    let sent = catch_unwind(AssertUnwindSafe(|| send::send(raw, reply)));
     // A client that went away does not want its answer.
-    if let Err(error) = raw.respond(response) {
-        tracing::debug!(%error, "an answer was not taken");
+    if let Ok(Err(error)) = sent {
+        tracing::debug!(%error, "an answer was not taken, or not made whole");
     }
 }
 
@@ -161,8 +158,4 @@ fn read_body(raw: &mut tiny_http::Request) -> Result<Vec<u8>, BodyError> {
         Ok(_) => Ok(body),
         Err(_) => Err(BodyError::Broken),
     }
-}
-
-fn header(name: &str, value: &str) -> Header {
-    Header::from_bytes(name, value).expect("our own headers are ASCII")
 }

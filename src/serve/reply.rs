@@ -1,5 +1,8 @@
 //! What a request is answered with, and the only map from error to HTTP status.
 
+use std::fmt;
+use std::io::{self, Write};
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -17,7 +20,24 @@ pub struct Reply {
     pub content_type: &'static str,
     /// `Allow`, `Retry-After`, `Location` or `Link`.
     pub headers: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
+    pub body: Body,
+}
+
+/// Writes a body that does not fit into memory. An error breaks the transfer off, so that the client sees it is not whole.
+pub type Stream = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+
+pub enum Body {
+    Bytes(Vec<u8>),
+    Stream(Stream),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Body::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Body::Stream(_) => f.write_str("a stream"),
+        }
+    }
 }
 
 /// Why a request was not answered with what it asked for.
@@ -134,7 +154,15 @@ impl ApiError {
 impl Reply {
     pub fn json(status: u16, body: &impl Serialize) -> Reply {
         let body = serde_json::to_vec(body).expect("every answer's names are strings");
-        Reply { status, content_type: "application/json", headers: Vec::new(), body }
+        Reply { status, content_type: "application/json", headers: Vec::new(), body: Body::Bytes(body) }
+    }
+
+    /// A body that is written while it is made: see [`Stream`].
+    pub fn stream(
+        content_type: &'static str,
+        body: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Reply {
+        Reply { status: 200, content_type, headers: Vec::new(), body: Body::Stream(Box::new(body)) }
     }
 
     pub fn with_header(mut self, name: &'static str, value: String) -> Reply {
