@@ -43,6 +43,7 @@ pub struct Config {
     pub journal: Journal,
     pub metrics: Metrics,
     pub api: Api,
+    pub http: Http,
     pub replay: Replay,
     pub log: Log,
 }
@@ -167,6 +168,7 @@ pub struct Api {
     /// Requests that replay, by one person or program in a minute. 1 to 1,000,000.
     pub replays_per_minute: u32,
     pub auth: Auth,
+    pub tls: Tls,
 }
 
 /// Who may ask; with neither users nor tokens, everybody who reaches the API.
@@ -224,6 +226,54 @@ impl Auth {
     }
 }
 
+/// Both or none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// A PEM file: the certificate, then those between it and the authority's. Empty: the API speaks plain HTTP.
+    pub certificate: PathBuf,
+    /// A PEM file that only the service reads: the certificate's private key.
+    pub key: PathBuf,
+}
+
+impl Tls {
+    pub fn is_on(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
+}
+
+/// What a client may ask of each of the two ports. Each port has all of it for itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Connections at once, 16 to 10,000. When all are taken, the one that has waited longest gives way to a new one.
+    pub connections_max: usize,
+    /// Connections of one address (an IPv6 network of 64 bits counts as one), 8 to 10,000.
+    pub connections_per_client_max: usize,
+    /// Bytes of a request's line and headers. 1 KiB to 64 KiB.
+    pub head_bytes_max: usize,
+    /// How long they may take to come, TLS included. 100 ms to 5 min.
+    #[serde(with = "duration")]
+    pub head_timeout: Duration,
+    /// Bytes of a request's body. 1 KiB to 16 MiB.
+    pub body_bytes_max: usize,
+    /// How long it may take to come. 100 ms to 5 min.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// How long a client may take for the next 64 KiB of an answer. 100 ms to 5 min.
+    #[serde(with = "duration")]
+    pub write_timeout: Duration,
+    /// How long a connection is kept for a next request. 100 ms to 10 min.
+    #[serde(with = "duration")]
+    pub idle_timeout: Duration,
+    /// Whole requests that may wait for a thread, 1 to 10,000; and for how long, 100 ms to 1 min.
+    pub waiting_max: usize,
+    #[serde(with = "duration")]
+    pub waiting_timeout: Duration,
+    /// Bytes in memory of all bodies, and again of all answers that their clients are slow to take. 1 MiB to 1 GiB.
+    pub buffered_bytes_max: usize,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Replay {
@@ -268,6 +318,7 @@ impl Default for Config {
             journal: Journal::default(),
             metrics: Metrics::default(),
             api: Api::default(),
+            http: Http::default(),
             replay: Replay::default(),
             log: Log::default(),
         }
@@ -338,6 +389,7 @@ impl Default for Api {
             // An operator's loop of curl comes to about 100 a second.
             replays_per_minute: 30_000,
             auth: Auth::default(),
+            tls: Tls::default(),
         }
     }
 }
@@ -352,6 +404,29 @@ impl Default for Auth {
             jwt_audience: String::new(),
             jwt_leeway: Duration::from_secs(30),
             failures_per_minute: 10,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        let seconds = Duration::from_secs;
+        Http {
+            // A branch has a handful of operators, a Prometheus and a probe: this is for the worst day. With both ports
+            // full it stays below the 1,024 descriptors that a process has without being told.
+            connections_max: 256,
+            connections_per_client_max: 64,
+            head_bytes_max: 16 << 10,
+            head_timeout: seconds(10),
+            // About 100,000 event ids.
+            body_bytes_max: 1 << 20,
+            body_timeout: seconds(20),
+            write_timeout: seconds(10),
+            // Prometheus asks every 15 s to 60 s.
+            idle_timeout: seconds(75),
+            waiting_max: 64,
+            waiting_timeout: seconds(5),
+            buffered_bytes_max: 16 << 20,
         }
     }
 }
@@ -491,6 +566,7 @@ impl Config {
         within("api.replays_per_minute", self.api.replays_per_minute, 1..=1_000_000)?;
         self.api.auth.check()?;
         self.refuse_open_api()?;
+        self.check_http()?;
         not_empty("kafka.brokers", &self.kafka.brokers, "localhost:9092")?;
         not_empty("kafka.group_id", &self.kafka.group_id, "crm-events-sink")?;
         if self.kafka.topics.is_empty() || self.kafka.topics.iter().any(String::is_empty) {
@@ -530,6 +606,29 @@ impl Config {
              set api.auth.users_file or api.auth.jwt_algorithm, listen on 127.0.0.1, or, if the whole network is trusted, \
              set api.allow_unauthenticated = true"
         )))
+    }
+
+    fn check_http(&self) -> Result<(), ConfigError> {
+        let http = &self.http;
+        let span = Duration::from_millis(100)..=Duration::from_secs(300);
+        within("http.connections_max", http.connections_max, 16..=10_000)?;
+        within("http.connections_per_client_max", http.connections_per_client_max, 8..=10_000)?;
+        within("http.head_bytes_max", http.head_bytes_max, 1 << 10..=64 << 10)?;
+        within("http.head_timeout", http.head_timeout, span.clone())?;
+        within("http.body_bytes_max", http.body_bytes_max, 1 << 10..=16 << 20)?;
+        within("http.body_timeout", http.body_timeout, span.clone())?;
+        within("http.write_timeout", http.write_timeout, span)?;
+        within("http.idle_timeout", http.idle_timeout, Duration::from_millis(100)..=Duration::from_secs(600))?;
+        within("http.waiting_max", http.waiting_max, 1..=10_000)?;
+        within("http.waiting_timeout", http.waiting_timeout, Duration::from_millis(100)..=Duration::from_secs(60))?;
+        within("http.buffered_bytes_max", http.buffered_bytes_max, 1 << 20..=1 << 30)?;
+        let Tls { certificate, key } = &self.api.tls;
+        if certificate.as_os_str().is_empty() != key.as_os_str().is_empty() {
+            return Err(ConfigError(
+                "api.tls: certificate and key belong together; name both files, or none for plain HTTP".into(),
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -655,6 +754,8 @@ mod tests {
             ("[kafka]\nbrokers = ' '\n", vec!["kafka.brokers", "localhost:9092"]),
             ("[kafka.properties]\n'acks' = 1\n", vec!["kafka.properties.\"acks\"", "remove it"]),
             ("[api]\nlisten = 'x'\n", vec!["line 2", "socket address"]),
+            ("[api.tls]\nkey = 'key.pem'\n", vec!["api.tls", "name both files"]),
+            ("[http]\nhead_bytes_max = 10\n", vec!["http.head_bytes_max", "1024 to 65536"]),
         ] {
             let error = load(toml, &[], &none).unwrap_err();
             for name in named {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::config::{Config, Property};
+use crate::reload::Reload;
 use crate::shutdown::{Cause, Shutdown};
 use crate::store::Readers;
 use crate::{Addresses, Failure, run};
@@ -66,7 +67,7 @@ pub fn demo(demo: &Demo, shutdown: &Arc<Shutdown>) -> Result<(), Failure> {
             shutdown.begin(Cause::Requested);
         })?;
     }
-    let done = run(config, Arc::clone(shutdown), |addresses| say_hello(demo, addresses, &journal));
+    let done = run(config, Arc::clone(shutdown), &Reload::default(), |addresses| say_hello(demo, addresses, &journal));
     shutdown.begin(Cause::Requested);
     let produced = traffic.join().unwrap_or(Err(KafkaError::Canceled));
     done?;

@@ -22,7 +22,7 @@
 //! - [`client`]: the same API from the shell
 //! - [`verify`]: the auditor's question, from the shell: did we miss anything?
 //!
-//! Beside the flow: [`config`], [`metrics`], [`health`], [`watermarks`], [`shutdown`], [`cli`], [`demo`]. [`run`] is the only wiring.
+//! Beside the flow: [`config`], [`metrics`], [`health`], [`watermarks`], [`shutdown`], [`reload`], [`cli`], [`demo`]. [`run`] is the only wiring.
 //!
 //! Absent on purpose: an event id of our own making (topic, partition and offset are the identity a producer gives),
 //! a second write connection, automatic offset commits, a retry of anything that could put a record in twice.
@@ -41,6 +41,7 @@ pub mod health;
 pub mod job;
 pub mod metrics;
 pub mod queue;
+pub mod reload;
 pub mod replay;
 pub mod serve;
 pub mod shutdown;
@@ -59,8 +60,9 @@ use config::Config;
 use consume::Consume;
 use health::Health;
 use metrics::Metrics;
+use reload::Reload;
 use replay::{Jobs, Replayer};
-use serve::{MetricsApi, OperatorApi};
+use serve::{MetricsApi, OperatorApi, Ports, Probe};
 use shutdown::{Cause, Shutdown};
 use store::{Readers, StoreError};
 use watermarks::Watermarks;
@@ -105,11 +107,17 @@ pub struct Addresses {
     pub api: SocketAddr,
 }
 
-/// Starts every part, calls `ready`, and returns after `shutdown` was asked for and the queue is drained.
+/// Starts every part, calls `ready`, and returns after `shutdown` was asked for and the queue is drained. What can be read
+/// again meanwhile is registered with `reload`.
 ///
 /// # Errors
 /// See [`Failure`]. Until everything that can fail has been tried, nothing is consumed.
-pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses)) -> Result<(), Failure> {
+pub fn run(
+    config: Config,
+    shutdown: Arc<Shutdown>,
+    reload: &Reload,
+    ready: impl FnOnce(Addresses),
+) -> Result<(), Failure> {
     let config = Arc::new(config);
     let metrics = Arc::new(Metrics::new(config.metrics.max_tenants, store::sqlite_version()));
     let health = Arc::new(Health::default());
@@ -117,6 +125,7 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
     let watermarks = Arc::new(Watermarks::default());
 
     let gate = Arc::new(Gate::new(&config).map_err(Failure::Config)?);
+    let certificate = serve::certificate(&config).map_err(Failure::Config)?;
     let readers = Readers::open(&config.journal.path);
     let mut opening = Opening::new(&config, &readers, &health, &shutdown);
     let _lock = opening.lock()?;
@@ -173,18 +182,26 @@ pub fn run(config: Config, shutdown: Arc<Shutdown>, ready: impl FnOnce(Addresses
         gate: Arc::clone(&gate),
         names: serve::names(&config),
     };
-    let metrics_api = MetricsApi { metrics, gate: config.metrics.auth.then_some(gate) };
-    let serving = [
-        serve::start("metrics", metrics_port, serve::METRICS_THREADS, Arc::new(metrics_api))?,
-        serve::start("api", api_port, serve::API_THREADS, Arc::new(api))?,
-    ];
+    if config.api.auth.is_on() {
+        let gate = Arc::clone(&gate);
+        reload.register("auth", move || gate.reload());
+    }
+    let metrics_api = MetricsApi { metrics: Arc::clone(&metrics), gate: config.metrics.auth.then_some(gate) };
+    let probe = Probe::new(addresses.metrics, addresses.api, certificate.clone());
+    if let Some(certificate) = certificate.clone() {
+        reload.register("certificate", move || certificate.reload());
+    }
+    let ports = Ports { metrics: (metrics_port, metrics_api), api: (api_port, api), certificate };
+    let serving = serve::start(ports, &config, &metrics, &shutdown)?;
+    let probing = (Arc::clone(&metrics), Arc::clone(&shutdown));
+    threads.push(spawn("probe", &shutdown, move || probe.repeat(&probing.0, &probing.1))?);
     tracing::info!(journal = %config.journal.path.display(), brokers = config.kafka.brokers, api = %addresses.api, metrics = %addresses.metrics, "running");
     ready(addresses);
 
     while !shutdown.wait(Duration::from_secs(3600)) {}
     tracing::info!("stopping: draining the queue, answering the requests in flight");
     let deadline = Instant::now() + config.shutdown_timeout;
-    threads.extend(serving.into_iter().flat_map(serve::Serving::stop));
+    threads.extend(serving.stop());
     threads.extend(jobs.stop());
     // The writer waits for everybody who could still ask for something.
     drop(jobs);

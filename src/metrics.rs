@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
     core::Collector, process_collector::ProcessCollector,
 };
 
@@ -40,6 +40,11 @@ pub struct Metrics {
     pub log_restarts: IntCounterVec,
     gaps: IntGaugeVec,
     pub halted: IntGaugeVec,
+    pub http_connections: IntGaugeVec,
+    pub http_requests: IntCounterVec,
+    pub http_refused: IntCounterVec,
+    pub http_probe_seconds: prometheus::Gauge,
+    pub http_probe_failures: IntCounter,
 }
 
 impl Metrics {
@@ -136,6 +141,33 @@ impl Metrics {
                 "crm_events_partition_halted",
                 "1 while nothing is taken from the partition until POST /consumer/resume.",
                 &["topic", "partition"],
+            ),
+            http_connections: gauges(r, "crm_events_http_connections", "Connections of clients, by port.", &["port"]),
+            http_requests: counters(
+                r,
+                "crm_events_http_requests_total",
+                "Answers, by class of status.",
+                &["port", "class"],
+            ),
+            http_refused: counters(
+                r,
+                "crm_events_http_refused_total",
+                "Requests and connections that came no further than the edge; docs/http.md has the reasons.",
+                &["port", "reason"],
+            ),
+            http_probe_seconds: registered(
+                r,
+                prometheus::Gauge::new(
+                    "crm_events_http_probe_seconds",
+                    "How long the sink took to answer its own last question on both ports.",
+                ),
+            ),
+            http_probe_failures: registered(
+                r,
+                IntCounter::new(
+                    "crm_events_http_probe_failures_total",
+                    "Own questions that were not answered within a second.",
+                ),
             ),
             registry,
         };

@@ -12,8 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Level, Property, parse_duration};
 use crate::demo::Demo;
+use crate::reload::Reload;
 use crate::shutdown::{Cause, Shutdown};
-use crate::{Failure, consume, demo, run};
+use crate::{Failure, consume, demo, run, serve};
 
 #[derive(Args)]
 pub struct DemoArgs {
@@ -40,20 +41,25 @@ pub struct DemoArgs {
 pub fn run_until_signal(config: Config) -> Result<(), Failure> {
     start_log(config.log.level);
     let shutdown = Arc::new(Shutdown::default());
-    stop_on_signal(&shutdown)?;
-    run(config, shutdown, |_| {})
+    let reload = Arc::new(Reload::default());
+    let on_hangup = Arc::clone(&reload);
+    watch_signals(&shutdown, move || on_hangup.run())?;
+    run(config, shutdown, &reload, |_| {})
 }
 
 pub fn run_demo(args: DemoArgs) -> Result<(), Failure> {
     start_log(Level::Warn);
     let shutdown = Arc::new(Shutdown::default());
-    stop_on_signal(&shutdown)?;
+    // Its terminal was closed: nobody watches any more.
+    let left = Arc::clone(&shutdown);
+    watch_signals(&shutdown, move || left.begin(Cause::Requested))?;
     let DemoArgs { time, rate, journal, broker_port, metrics_listen, api_listen } = args;
     demo::demo(&Demo { time, rate, journal, broker_port, metrics_listen, api_listen }, &shutdown)
 }
 
 pub fn check(config: &Config) -> Result<(), Failure> {
     consume::check_settings(config).map_err(|error| Failure::Config(error.to_string()))?;
+    serve::certificate(config).map_err(Failure::Config)?;
     let mut shown = config.clone();
     for (name, value) in &mut shown.kafka.properties {
         if ["password", "secret", "key", "jaas", "config", "pem"].iter().any(|word| name.contains(word)) {
@@ -82,8 +88,8 @@ fn start_log(level: Level) {
         .init();
 }
 
-/// SIGTERM, SIGINT or SIGHUP asks for an orderly stop; a second one ends the process at once.
-fn stop_on_signal(shutdown: &Arc<Shutdown>) -> Result<(), Failure> {
+/// SIGTERM or SIGINT asks for an orderly stop; a second one ends the process at once. SIGHUP does `on_hangup`.
+fn watch_signals(shutdown: &Arc<Shutdown>, on_hangup: impl Fn() + Send + 'static) -> Result<(), Failure> {
     let shutdown = Arc::clone(shutdown);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let (mut terminate, mut interrupt, mut hangup) = {
@@ -91,14 +97,19 @@ fn stop_on_signal(shutdown: &Arc<Shutdown>) -> Result<(), Failure> {
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
     };
     let watch = async move {
-        for stop_now in [false, true] {
-            let number = tokio::select! {
-                _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
-                _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-                _ = hangup.recv() => SignalKind::hangup().as_raw_value(),
+        let mut asked = false;
+        loop {
+            let kind = tokio::select! {
+                _ = terminate.recv() => SignalKind::terminate(),
+                _ = interrupt.recv() => SignalKind::interrupt(),
+                _ = hangup.recv() => SignalKind::hangup(),
             };
-            if stop_now {
-                std::process::exit(128 + number);
+            if kind == SignalKind::hangup() {
+                on_hangup();
+                continue;
+            }
+            if std::mem::replace(&mut asked, true) {
+                std::process::exit(128 + kind.as_raw_value());
             }
             shutdown.begin(Cause::Requested);
         }

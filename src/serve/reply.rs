@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::BodyError;
 use crate::auth::AuthError;
 use crate::dead_letter::work::LetterRefusal;
 use crate::job::JobRefusal;
@@ -70,8 +69,6 @@ pub enum ApiError {
     #[error("{error}; {done}")]
     Partly { error: OrderError, done: String, more: Value },
     #[error("{0}")]
-    Body(#[from] BodyError),
-    #[error("{0}")]
     Replay(#[from] ReplayError),
     #[error("{0}")]
     Job(#[from] JobError),
@@ -103,8 +100,6 @@ impl ApiError {
             ApiError::Method { .. } => 405,
             ApiError::Parameter { .. } => 422,
             ApiError::Confirm { .. } => 409,
-            ApiError::Body(BodyError::TooLarge) => 413,
-            ApiError::Body(BodyError::Broken) => 400,
             ApiError::Replay(ReplayError::TimedOut { .. }) => 504,
             ApiError::Replay(ReplayError::Refused(_)) => 502,
             ApiError::Replay(ReplayError::Busy) | ApiError::Job(JobError::TooMany) => 429,

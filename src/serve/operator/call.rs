@@ -140,10 +140,7 @@ impl Call<'_> {
         Ok(Some(key.to_owned()))
     }
 
-    pub fn body(&self) -> Result<&[u8], ApiError> {
-        match &self.request.body {
-            Ok(body) => Ok(body),
-            Err(error) => Err((*error).into()),
-        }
+    pub fn body(&self) -> &[u8] {
+        &self.request.body
     }
 }

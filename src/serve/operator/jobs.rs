@@ -148,7 +148,7 @@ struct JobView {
 }
 
 pub fn batch(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let event_ids = match serde_json::from_slice(call.body()?) {
+    let event_ids = match serde_json::from_slice(call.body()) {
         Ok(Batch::List(event_ids) | Batch::Named(NamedBatch { event_ids })) => event_ids,
         Err(_) => {
             let problem = r#"must be a list of event ids, as [5,6,7] or {"event_ids":[5,6,7]}"#;
@@ -175,7 +175,7 @@ pub fn range(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
 }
 
 pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let body = serde_json::from_slice(call.body()?).map_err(|error| {
+    let body = serde_json::from_slice(call.body()).map_err(|error| {
         let example = r#"{"tenant_id":"acme","start":"2025-11-03","end":"2025-11-04"}"#;
         ApiError::parameter("body", format!("must be a JSON object, as {example}: {error}"))
     })?;

@@ -50,7 +50,7 @@ pub fn retry(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     if again && !is_republished {
         return Err(ApiError::parameter("again", "goes with mode=republish"));
     }
-    let edit = match call.body()? {
+    let edit = match call.body() {
         [] => None,
         patch => Some(edit(&letter, patch)?),
     };
