@@ -112,3 +112,71 @@ impl Decoder {
         Ok(At::Size { digits: digits + 1, ended, bytes: bytes + 1 })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The data, and how many bytes were its coding; fed in pieces of `size`.
+    fn decode(coded: &[u8], size: usize) -> Result<(Vec<u8>, usize, bool), BadChunk> {
+        let (mut decoder, mut data, mut used) = (Decoder::default(), Vec::new(), 0);
+        for piece in coded.chunks(size) {
+            used += decoder.decode(piece, &mut data)?;
+        }
+        Ok((data, used, decoder.is_done()))
+    }
+
+    #[test]
+    fn chunks_are_data_until_the_last() {
+        let coded = b"5\r\nhello\r\n6;name=\"value\"\r\n world\r\n0\r\nTrailer: x\r\n\r\n";
+        let next = [&coded[..], b"GET / HTTP/1.1"].concat();
+        for size in [1, 2, 7, 1000] {
+            assert_eq!(decode(&next, size), Ok((b"hello world".to_vec(), coded.len(), true)), "{size}");
+        }
+        assert_eq!(decode(&coded[..coded.len() - 1], 3), Ok((b"hello world".to_vec(), coded.len() - 1, false)));
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused() {
+        for coded in [
+            "\r\n",
+            "g\r\n",
+            "-1\r\n",
+            " 5\r\nhello\r\n",
+            "0x5\r\nhello\r\n",
+            "5\nhello\r\n",
+            "5\r\nhello0\r\n\r\n",
+            "5\r\nhello\n0\r\n\r\n",
+            "123456789\r\n",
+            "5;\n\r\nhello",
+            "0\r\nA: b\n\r\n",
+        ] {
+            assert_eq!(decode(coded.as_bytes(), 100), Err(BadChunk), "{coded:?}");
+        }
+        assert_eq!(decode(format!("5;{}", "a".repeat(300)).as_bytes(), 100), Err(BadChunk));
+        assert_eq!(decode(format!("0\r\n{}", "a: b\r\n".repeat(2000)).as_bytes(), 100), Err(BadChunk));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_put_into_chunks_comes_out(
+            data in proptest::collection::vec(any::<u8>(), 0..500), chunk in 1usize..100, piece in 1usize..100
+        ) {
+            let mut coded = Vec::new();
+            for part in data.chunks(chunk) {
+                coded.extend(format!("{:X}\r\n", part.len()).bytes());
+                coded.extend_from_slice(part);
+                coded.extend_from_slice(b"\r\n");
+            }
+            coded.extend_from_slice(b"0\r\n\r\n");
+            prop_assert_eq!(decode(&coded, piece), Ok((data, coded.len(), true)));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), piece in 1usize..10) {
+            decode(&bytes, piece).ok();
+        }
+    }
+}

@@ -190,3 +190,112 @@ fn expects_continue(headers: &[(String, String)]) -> Result<bool, Refusal> {
         _ => Err(Refusal::Expectation),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX: usize = 1024;
+
+    fn read(head: &str) -> Result<Head, Refusal> {
+        parse(head.as_bytes(), MAX).map(|head| head.expect("it is whole"))
+    }
+
+    fn refused(head: &str) -> u16 {
+        read(head).expect_err(head).status()
+    }
+
+    #[test]
+    fn a_head_is_written_anew_with_what_the_edge_knows() {
+        let head = "\r\nPOST /replay/1?a=b HTTP/1.1\r\nHost: here\r\nX-Operator: ann\r\nConnection: close\r\nTE: trailers\r\n\
+                    X-Edge-Client: 6.6.6.6\r\nx-edge-tls: 1\r\nContent-Length: 2\r\n\r\n{}";
+        let head = read(head).unwrap();
+        assert_eq!((head.path(), head.framing, head.keep_alive), ("/replay/1", Framing::Length(2), false));
+        let written = String::from_utf8(head.written_anew("10.0.0.1", false, 2)).unwrap();
+        let expected = "POST /replay/1?a=b HTTP/1.1\r\nhost: here\r\nx-operator: ann\r\nx-edge-client: 10.0.0.1\r\n\
+                        content-length: 2\r\nconnection: close\r\n\r\n";
+        assert_eq!(written, expected);
+        assert!(head.written_anew("::1", true, 0).windows(15).any(|text| text == b"\r\nx-edge-tls: 1"));
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        for (lines, status) in [
+            ("", 400),
+            ("Host: a\r\nHost: a\r\n", 400),
+            ("Host: a\r\n folded: b\r\n", 400),
+            ("Host: a\nX: b\r\n", 400),
+            ("Host : a\r\n", 400),
+            ("Host: a\r\nX: \x00\r\n", 400),
+            ("Host: a\r\nX: é\r\n", 400),
+            ("Host: a\r\nContent-Length: -1\r\n", 400),
+            ("Host: a\r\nContent-Length: +1\r\n", 400),
+            ("Host: a\r\nContent-Length: 1, 1\r\n", 400),
+            ("Host: a\r\nContent-Length: 0x1\r\n", 400),
+            ("Host: a\r\nContent-Length:\r\n", 400),
+            ("Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n", 400),
+            ("Host: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n", 400),
+            ("Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n", 400),
+            ("Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400),
+            ("Host: a\r\nTransfer-Encoding: gzip, chunked\r\n", 501),
+            ("Host: a\r\nTransfer-Encoding: xchunked\r\n", 501),
+            ("Host: a\r\nExpect: 200-ok\r\n", 417),
+        ] {
+            assert_eq!(refused(&format!("GET / HTTP/1.1\r\n{lines}\r\n")), status, "{lines:?}");
+        }
+        for (line, status) in [
+            ("GET / HTTP/2.0", 505),
+            ("PRI * HTTP/2.0", 505),
+            ("GET / HTTP/1.2", 505),
+            ("GET /", 400),
+            ("GET  HTTP/1.1", 400),
+            ("GET http://a/ HTTP/1.1", 400),
+            ("GET /a b HTTP/1.1", 505),
+            ("OPTIONS * HTTP/1.1", 400),
+            ("GET /\u{e9} HTTP/1.1", 400),
+            ("G\u{1}T / HTTP/1.1", 400),
+        ] {
+            let status_is = refused(&format!("{line}\r\nHost: a\r\n\r\n"));
+            assert_eq!(status_is, status, "{line:?}");
+        }
+        assert_eq!(refused("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), 400);
+        assert!(read("GET / HTTP/1.0\r\n\r\n").is_ok_and(|head| !head.keep_alive));
+    }
+
+    #[test]
+    fn a_head_is_bounded_in_bytes_and_headers() {
+        let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "a".repeat(MAX));
+        assert_eq!(parse(long.as_bytes(), MAX), Err(Refusal::HeadTooLarge(MAX)));
+        assert_eq!(read(&format!("{long}\r\n\r\n")), Err(Refusal::HeadTooLarge(MAX)));
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: a\r\n".repeat(HEADERS_MAX));
+        assert_eq!(refused(&many), 431);
+        assert_eq!(
+            read(&format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", "9".repeat(30)))
+                .map(|head| head.framing),
+            Ok(Framing::Length(u64::MAX))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_begin_a_second_request(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            parse(&bytes, MAX).ok();
+        }
+
+        /// Whatever a client puts into lines, what is written anew is one head that reads the same.
+        #[test]
+        fn what_is_written_anew_reads_the_same(
+            target in "/[!-~]{0,20}", name in "[A-Za-z-]{1,12}", value in "[ -~\t]{0,30}", end in "(\r\n|\n|\r|)"
+        ) {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{name}: {value}{end}{name}: b\r\n\r\n");
+            if let Ok(Some(first)) = parse(head.as_bytes(), MAX) {
+                let written = first.written_anew("::1", false, 0);
+                let again = parse(&written, MAX + 100).unwrap().unwrap();
+                prop_assert_eq!(again.length, written.len());
+                prop_assert_eq!((&again.method, &again.target, again.framing), (&first.method, &first.target, Framing::None));
+            }
+        }
+    }
+}
