@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::harness::{Answer, Embedded, Record, Sender, Setup, Sink, curl, eventually, program};
@@ -19,6 +19,13 @@ pub fn add_user(file: &Path, name: &str, role: &str, tenant: Option<&str>, passw
     let mut child = add.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     writeln!(child.stdin.take().unwrap(), "{password}").unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+/// The users of [`sink_with_users`] are in this file.
+fn users_file(sink: &Sink) -> PathBuf {
+    let config = fs::read_to_string(sink.folder.path().join("config.toml")).unwrap();
+    let line = config.lines().find(|line| line.starts_with("api.auth.users_file")).unwrap();
+    line.split('"').nth(1).unwrap().into()
 }
 
 /// A sink with events of two tenants and a dead letter of each, that knows people by a file of users.
@@ -278,4 +285,38 @@ fn prometheus_says_who_it_is_where_that_is_set() {
     let acme = curl(&["-u", "vic:password of vic", &url]).body;
     assert!(acme.contains("tenant_id=\"acme\""), "{acme}");
     assert!(!acme.contains("globex") && !acme.contains("crm_events_build_info"), "{acme}");
+}
+
+#[test]
+fn users_are_read_again_on_sighup_and_wrong_ones_are_not() {
+    let (_broker, sink) = sink_with_users("");
+    let file = users_file(&sink);
+    let status = |name: &str| ask(&sink, name, "GET", "/events/1", &[]).status;
+    assert_eq!((status("vera"), status("nina")), (200, 401));
+    add_user(&file, "nina", "viewer", None, "password of nina");
+    let removed = program().args(["user", "remove", "vera", "--file"]).arg(&file).output().unwrap();
+    assert!(removed.status.success());
+    assert_eq!((status("vera"), status("nina")), (200, 401), "nobody said that it is to be read");
+    sink.signal("HUP");
+    eventually("nina is let in", || status("nina") == 200);
+    assert_eq!(status("vera"), 401, "a password that was right is forgotten");
+    let before = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{before}\nnonsense\n")).unwrap();
+    sink.signal("HUP");
+    eventually("the log says so", || sink.log().contains("the old stays in force"));
+    assert_eq!(status("nina"), 200);
+}
+
+#[test]
+fn why_the_box_is_not_well_is_for_those_who_may_see_it() {
+    let (broker, sink) = sink_with_users("dlq.max_consecutive = 3\n");
+    let sender = Sender::to(&broker.bootstrap());
+    for _ in 0..4 {
+        sender.send(&Record { topic: LEADS, value: Some(b"no json"), ..Record::default() });
+    }
+    eventually("it is halted", || sink.get("/health").status == 503);
+    assert_eq!(sink.get("/health").json()["reasons"], serde_json::json!(["those who may see the whole box see why"]));
+    assert_eq!(ask(&sink, "vic", "GET", "/health", &[]).json()["reasons"][0], "those who may see the whole box see why");
+    let said = ask(&sink, "vera", "GET", "/health", &[]).body;
+    assert!(said.contains("poisoned") && said.contains(LEADS), "{said}");
 }

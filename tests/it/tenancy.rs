@@ -80,7 +80,8 @@ fn nothing_of_another_tenant_can_be_replayed_or_repaired() {
     let group = get(&sink, "olga", "/dlq/groups").json()[0]["group"].as_str().unwrap().to_owned();
     let discarded = ask(&sink, "olga", "POST", &format!("/dlq/groups/{group}/discard?reason=done"), &[]).json();
     assert_eq!(discarded["discarded"], 1);
-    let states: String = sink.value("SELECT group_concat(tenant_id || ' ' || state, ', ' ORDER BY tenant_id) FROM event_dlq");
+    let states: String =
+        sink.value("SELECT group_concat(tenant_id || ' ' || state, ', ' ORDER BY tenant_id) FROM event_dlq");
     assert_eq!(states, "acme discarded, globex open");
     assert_eq!(sink.events(), 4);
 }
@@ -97,7 +98,9 @@ fn jobs_keys_and_the_audit_are_the_tenants_own() {
     let (acmes, globexs) = (job(make("olga", json!([1]))), job(make("gus", json!([2]))));
     assert_ne!(acmes, globexs, "the same key of two tenants is not the same request");
     assert_eq!(job(make("olga", json!([1]))), acmes);
-    eventually("both ended", || get(&sink, "vera", "/replay/jobs?state=finished").json().as_array().unwrap().len() == 2);
+    eventually("both ended", || {
+        get(&sink, "vera", "/replay/jobs?state=finished").json().as_array().unwrap().len() == 2
+    });
     assert_eq!(ids(&get(&sink, "vic", "/replay/jobs").json(), "job_id"), [acmes]);
     for path in ["", "/items"] {
         assert_eq!(get(&sink, "vic", &format!("/replay/jobs/{acmes}{path}")).status, 200);

@@ -19,7 +19,7 @@ pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let mut reasons = api.health.reasons();
     let (status, word) = if reasons.is_empty() { (200, "healthy") } else { (503, "unhealthy") };
     if !call.sees_box() && !reasons.is_empty() {
-        reasons = vec!["log in to see why".to_owned()];
+        reasons = vec!["those who may see the whole box see why".to_owned()];
     }
     let (service, version) = ("crm-events-sink", env!("CARGO_PKG_VERSION"));
     Ok(Reply::json(status, &State { status: word, service, version, reasons }))
