@@ -246,9 +246,9 @@ impl Tls {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Http {
-    /// Connections at once, 16 to 10,000. When all are taken, the one that has waited longest gives way to a new one.
+    /// Connections at once, 40 to 10,000. When all are taken, the one that has waited longest gives way to a new one.
     pub connections_max: usize,
-    /// Connections of one address (an IPv6 network of 64 bits counts as one), 8 to 10,000.
+    /// Connections of one address (an IPv6 network of 64 bits counts as one), 40 to 10,000.
     pub connections_per_client_max: usize,
     /// Bytes of a request's line and headers. 1 KiB to 64 KiB.
     pub head_bytes_max: usize,
@@ -266,7 +266,8 @@ pub struct Http {
     /// How long a connection is kept for a next request. 100 ms to 10 min.
     #[serde(with = "duration")]
     pub idle_timeout: Duration,
-    /// Whole requests that may wait for a thread, 1 to 10,000; and for how long, 100 ms to 1 min.
+    /// Whole requests that may wait for a thread, `/health` and `/metrics` apart, 1 to 5,000; and for how long, 100 ms to
+    /// 1 min. They hold connections that cannot give way: 32 must be left of those of one address.
     pub waiting_max: usize,
     #[serde(with = "duration")]
     pub waiting_timeout: Duration,
@@ -424,7 +425,7 @@ impl Default for Http {
             write_timeout: seconds(10),
             // Prometheus asks every 15 s to 60 s.
             idle_timeout: seconds(75),
-            waiting_max: 64,
+            waiting_max: 32,
             waiting_timeout: seconds(5),
             buffered_bytes_max: 16 << 20,
         }
@@ -611,17 +612,26 @@ impl Config {
     fn check_http(&self) -> Result<(), ConfigError> {
         let http = &self.http;
         let span = Duration::from_millis(100)..=Duration::from_secs(300);
-        within("http.connections_max", http.connections_max, 16..=10_000)?;
-        within("http.connections_per_client_max", http.connections_per_client_max, 8..=10_000)?;
+        within("http.connections_max", http.connections_max, 40..=10_000)?;
+        within("http.connections_per_client_max", http.connections_per_client_max, 40..=10_000)?;
         within("http.head_bytes_max", http.head_bytes_max, 1 << 10..=64 << 10)?;
         within("http.head_timeout", http.head_timeout, span.clone())?;
         within("http.body_bytes_max", http.body_bytes_max, 1 << 10..=16 << 20)?;
         within("http.body_timeout", http.body_timeout, span.clone())?;
         within("http.write_timeout", http.write_timeout, span)?;
         within("http.idle_timeout", http.idle_timeout, Duration::from_millis(100)..=Duration::from_secs(600))?;
-        within("http.waiting_max", http.waiting_max, 1..=10_000)?;
+        within("http.waiting_max", http.waiting_max, 1..=5_000)?;
         within("http.waiting_timeout", http.waiting_timeout, Duration::from_millis(100)..=Duration::from_secs(60))?;
         within("http.buffered_bytes_max", http.buffered_bytes_max, 1 << 20..=1 << 30)?;
+        let connections = http.connections_max.min(http.connections_per_client_max);
+        if http.waiting_max + 32 > connections {
+            let most = connections - 32;
+            return Err(ConfigError(format!(
+                "http.waiting_max: {} could take every connection of an address; give at most {most}, or raise \
+                 http.connections_per_client_max and http.connections_max",
+                http.waiting_max
+            )));
+        }
         let Tls { certificate, key } = &self.api.tls;
         if certificate.as_os_str().is_empty() != key.as_os_str().is_empty() {
             return Err(ConfigError(
@@ -755,6 +765,7 @@ mod tests {
             ("[kafka.properties]\n'acks' = 1\n", vec!["kafka.properties.\"acks\"", "remove it"]),
             ("[api]\nlisten = 'x'\n", vec!["line 2", "socket address"]),
             ("[api.tls]\nkey = 'key.pem'\n", vec!["api.tls", "name both files"]),
+            ("[http]\nwaiting_max = 33\n", vec!["http.waiting_max", "at most 32"]),
             ("[http]\nhead_bytes_max = 10\n", vec!["http.head_bytes_max", "1024 to 65536"]),
         ] {
             let error = load(toml, &[], &none).unwrap_err();

@@ -6,8 +6,8 @@ use rustix::process::{Resource, getrlimit};
 const OTHERS: u64 = 96;
 /// A request that is being answered holds so many behind the edge.
 const PER_REQUEST: u64 = 3;
-/// Even with few descriptors somebody must be able to look.
-const LEAST: u64 = 8;
+/// Even with few descriptors somebody must be able to look while requests are being answered.
+const LEAST: u64 = 32;
 
 /// Connections of each of `ports`, when `wanted` are and `requests` may be answered at once. Fewer are said in the log.
 pub fn connections_max(wanted: usize, ports: usize, requests: usize) -> usize {
@@ -36,6 +36,6 @@ mod tests {
     fn what_others_need_is_left_for_them() {
         assert_eq!(share(1024, 2, 18), 437);
         assert_eq!(share(256, 2, 18), 53);
-        assert_eq!(share(64, 2, 18), 8);
+        assert_eq!(share(64, 2, 18), 32);
     }
 }

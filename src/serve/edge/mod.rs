@@ -32,12 +32,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::head::{CLIENT, TLS};
 use self::places::{Memory, Places};
-use self::port::Port;
+use self::port::{Port, STANDING_MAX};
 use self::seats::{Phase, Seats};
 use super::upstream::Upstream;
 use crate::config::Http;
@@ -91,6 +91,7 @@ impl Edge {
         let requests: usize = openings.iter().map(|opening| opening.threads).sum();
         let mut limits = limits.clone();
         limits.connections_max = descriptors::connections_max(limits.connections_max, openings.len(), requests);
+        limits.waiting_max = limits.waiting_max.min(limits.connections_max / 4);
         let mut ports = Vec::new();
         for opening in openings {
             ports.push(open(&runtime, opening, limits.clone(), Arc::clone(metrics), watched.clone())?);
@@ -125,6 +126,7 @@ fn open(
         name: opening.name,
         body_bytes_max: opening.body_bytes_max,
         seats: Seats::new(limits.connections_max, limits.connections_per_client_max),
+        standing: Arc::new(Semaphore::new(STANDING_MAX)),
         places: Places::new(opening.threads, opening.probe_threads, limits.waiting_max, limits.waiting_timeout),
         probe_path: opening.probe_path,
         bodies: Memory::new(limits.buffered_bytes_max),

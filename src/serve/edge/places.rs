@@ -21,10 +21,11 @@ pub struct Places {
 }
 
 impl Places {
-    /// `threads` in all, of which the probe has `probe` to itself; for each lane `waiting_max` may wait for `patience`.
+    /// `threads` in all, of which the probe has `probe` to itself; of the others `waiting_max` may wait for `patience`.
     pub fn new(threads: usize, probe: usize, waiting_max: usize, patience: Duration) -> Places {
         let others = Lane::new(threads.saturating_sub(probe).max(1), waiting_max);
-        Places { probe: Lane::new(probe, waiting_max), others, patience }
+        // Every connection may: the probe's answers are in memory, so the wait is short.
+        Places { probe: Lane::new(probe, Semaphore::MAX_PERMITS), others, patience }
     }
 
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -20,14 +20,19 @@ use crate::config::Http;
 use crate::metrics::Metrics;
 use crate::serve::upstream::Upstream;
 
-/// Between two attempts to accept a connection that could not be.
+/// Between two attempts at what could not be done for want of descriptors or seats.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Connections that wait for a seat, and how often they look: long enough for one who is slow to read to give way.
+pub const STANDING_MAX: usize = 32;
+const LOOKS: u32 = 25;
 
 pub struct Port {
     pub name: &'static str,
     pub limits: Http,
     pub body_bytes_max: usize,
     pub seats: Arc<Seats>,
+    /// Room for those who found no seat.
+    pub standing: Arc<Semaphore>,
     pub places: Places,
     /// Its questions have places of their own.
     pub probe_path: &'static str,
@@ -70,20 +75,43 @@ impl Port {
     }
 
     async fn welcome(self: &Arc<Port>, socket: TcpStream, peer: SocketAddr) {
-        let Some((seat, shed)) = self.seats.admit(peer.ip(), Instant::now()) else {
-            self.count_refused(Refusal::Connections);
-            if self.tls.is_none() {
-                // A new socket has room for it.
-                socket.try_write(&Refusal::Connections.answer()).ok();
-            }
-            return;
-        };
+        if let Some(seat) = self.seat(peer) {
+            tokio::spawn(Arc::clone(self).attend(socket, peer, seat));
+        } else if let Ok(room) = Arc::clone(&self.standing).try_acquire_owned() {
+            tokio::spawn(Arc::clone(self).stand(socket, peer, room));
+        } else {
+            self.turn_away(&socket);
+        }
+        // The one that gave way frees its descriptor before another comes.
+        tokio::task::yield_now().await;
+    }
+
+    fn seat(&self, peer: SocketAddr) -> Option<Seat> {
+        let (seat, shed) = self.seats.admit(peer.ip(), Instant::now())?;
         if shed {
             self.metrics.http_refused.with_label_values(&[self.name, "gave_way"]).inc();
         }
-        tokio::spawn(Arc::clone(self).attend(socket, peer, seat));
-        // The one that gave way frees its descriptor before another comes.
-        tokio::task::yield_now().await;
+        Some(seat)
+    }
+
+    /// A moment later somebody may have finished, or be seen to be stalled.
+    async fn stand(self: Arc<Port>, socket: TcpStream, peer: SocketAddr, room: OwnedSemaphorePermit) {
+        for _ in 0..LOOKS {
+            sleep(PAUSE).await;
+            if let Some(seat) = self.seat(peer) {
+                drop(room);
+                return self.attend(socket, peer, seat).await;
+            }
+        }
+        self.turn_away(&socket);
+    }
+
+    fn turn_away(&self, socket: &TcpStream) {
+        self.count_refused(Refusal::Connections);
+        if self.tls.is_none() {
+            // A new socket has room for it.
+            socket.try_write(&Refusal::Connections.answer()).ok();
+        }
     }
 
     /// Too many files are open, or the network is out of memory: a connection that waits is ended, and the next attempt

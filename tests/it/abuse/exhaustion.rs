@@ -202,3 +202,23 @@ fn with_no_file_descriptor_left_it_waits_and_goes_on() {
     drop(kept);
     target.is_as_before();
 }
+
+#[test]
+fn more_whole_requests_than_may_wait_leave_seats_for_the_probe() {
+    let target = Target::start("", 1);
+    let other = Connection::open(target.sink.journal()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let acts: Vec<Client> = (0..200)
+        .map(|_| {
+            let mut client = Client::to(&target.sink.api);
+            client.send("POST /replay/77 HTTP/1.1\r\nHost: localhost\r\n\r\n").ok();
+            client
+        })
+        .collect();
+    for _ in 0..10 {
+        target.answers();
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    drop(acts);
+    target.is_as_before();
+}
