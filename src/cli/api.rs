@@ -10,14 +10,17 @@ use clap::Args;
 
 use super::load_config;
 use crate::Failure;
-use crate::client::{Api, Client, ClientError, Credentials, Outcome, Shell, say};
-use crate::config::Overrides;
+use crate::client::{Api, Client, ClientError, Credentials, Outcome, Shell, Trust, say};
+use crate::config::{self, Overrides};
 
 #[derive(Args)]
 pub struct ApiArgs {
     /// Where the API is [default: api.listen of the configuration]
-    #[arg(long, value_name = "http://HOST:PORT", global = true)]
+    #[arg(long, value_name = "http[s]://HOST:PORT", global = true)]
     api: Option<Api>,
+    /// Authority that signed the API's certificate, a PEM file; also CRM_EVENTS_SINK_CA [default: this machine's]
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
     /// Configuration file [default: /etc/crm-events-sink/config.toml, if it exists]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -31,14 +34,14 @@ impl ApiArgs {
     /// 130 left by Ctrl-C, else as [`ClientError::exit_code`] and [`Failure::exit_code`] say.
     pub fn run(self, verb: impl FnOnce(&Shell) -> Result<Outcome, ClientError>) -> ExitCode {
         let json = self.json;
-        let api = match self.address() {
-            Ok(api) => api,
+        let client = match self.client() {
+            Ok(client) => client,
             Err(failure) => {
                 say(&format!("crm-events-sink: {failure}"));
                 return ExitCode::from(failure.exit_code());
             }
         };
-        let shell = Shell { client: Client::new(api, &operator(), credentials()), json };
+        let shell = Shell { client, json };
         match verb(&shell) {
             Ok(Outcome::Done) => ExitCode::SUCCESS,
             Ok(Outcome::NotAll) => ExitCode::FAILURE,
@@ -50,19 +53,33 @@ impl ApiArgs {
         }
     }
 
-    fn address(self) -> Result<Api, Failure> {
-        if let Some(api) = self.api {
-            return Ok(api);
-        }
-        let mut listen = load_config(self.config.as_deref(), &Overrides::default())?.api.listen;
-        // Listening on every address includes this box's own.
-        match listen.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
-            _ => {}
-        }
-        format!("http://{listen}").parse().map_err(Failure::Config)
+    fn client(self) -> Result<Client, Failure> {
+        let (api, own) = match self.api {
+            Some(api) => (api, PathBuf::new()),
+            None => address(&load_config(self.config.as_deref(), &Overrides::default())?.api)?,
+        };
+        let named = std::env::var_os("CRM_EVENTS_SINK_CA").filter(|file| !file.is_empty()).map(PathBuf::from);
+        let trust = match self.ca.or(named) {
+            _ if !api.is_https() => Trust::default(),
+            Some(file) => Trust::only(&file).map_err(Failure::Config)?,
+            None => Trust::system_and(&own),
+        };
+        Ok(Client::new(api, &operator(), credentials(), trust))
     }
+}
+
+/// Where the configuration says that the API is, and the file of its certificate.
+fn address(config: &config::Api) -> Result<(Api, PathBuf), Failure> {
+    let mut listen = config.listen;
+    // Listening on every address includes this box's own.
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    let scheme = if config.tls.is_on() { "https" } else { "http" };
+    let api = format!("{scheme}://{listen}").parse().map_err(Failure::Config)?;
+    Ok((api, config.tls.certificate.clone()))
 }
 
 /// The verb that was named, or what the bare word means. Options before a verb would be lost, so they are refused.

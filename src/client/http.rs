@@ -1,7 +1,7 @@
 //! Requests to the API, and their answers.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use ureq::http::{Response, Uri};
 use ureq::{Agent, Body, Error, Timeout};
 
-use super::ClientError;
+use super::{ClientError, Trust};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const READ_PATIENCE: Duration = Duration::from_secs(30);
@@ -29,15 +29,23 @@ const ANSWER_BYTES_MAX: u64 = 1 << 30;
 #[derive(Debug, Clone)]
 pub struct Api(String);
 
+impl Api {
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+}
+
 impl FromStr for Api {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Api, String> {
-        let wrong = || "give http://HOST:PORT, as http://127.0.0.1:9106".to_owned();
+        let wrong = || "give http://HOST:PORT or https://HOST:PORT, as http://127.0.0.1:9106".to_owned();
         let uri: Uri = text.parse().map_err(|_| wrong())?;
         match (uri.scheme_str(), uri.authority(), uri.path(), uri.query()) {
-            (Some("http"), Some(authority), "/" | "", None) if !authority.as_str().contains('@') => {
-                Ok(Api(format!("http://{authority}")))
+            (Some(scheme @ ("http" | "https")), Some(authority), "/" | "", None)
+                if !authority.as_str().contains('@') =>
+            {
+                Ok(Api(format!("{scheme}://{authority}")))
             }
             _ => Err(wrong()),
         }
@@ -146,7 +154,7 @@ struct Detail {
 }
 
 impl Client {
-    pub fn new(api: Api, operator: &str, credentials: Option<Credentials>) -> Client {
+    pub fn new(api: Api, operator: &str, credentials: Option<Credentials>, trust: Trust) -> Client {
         let agent = Agent::config_builder()
             // What a 409 says is needed.
             .http_status_as_error(false)
@@ -157,6 +165,7 @@ impl Client {
             // a request that acts.
             .max_idle_connections(0)
             .timeout_connect(Some(CONNECT_PATIENCE))
+            .tls_config(trust.config())
             .user_agent(concat!("crm-events-sink/", env!("CARGO_PKG_VERSION")))
             .build();
         // A header holds ASCII alone.
@@ -228,6 +237,7 @@ impl Client {
         let never_sent = match error {
             Error::HostNotFound | Error::ConnectionFailed | Error::BadUri(_) | Error::Http(_) => true,
             Error::Timeout(timeout) => matches!(timeout, Timeout::Resolve | Timeout::Connect),
+            Error::Io(error) if is_of_handshake(error) => true,
             Error::Io(error) => [
                 ErrorKind::ConnectionRefused,
                 ErrorKind::HostUnreachable,
@@ -248,6 +258,12 @@ impl Client {
             _ => ClientError::Unreachable { api, why },
         }
     }
+}
+
+/// Before a certificate is believed, nothing is sent.
+fn is_of_handshake(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(cause, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 fn cursor(link: &str) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The operators' API from the shell: one request at a time, its answer as a table or as the JSON that it is.
 //!
-//! `http` speaks to the API, `shell` to the person, `table` makes text of JSON; `plan` and `watch` are what
+//! `http` speaks to the API, `trust` knows its certificate, `shell` to the person, `table` makes text of JSON; `plan` and `watch` are what
 //! comes before and after a bulk action. The rest is one file a verb group. It needs nothing of the sink but its API,
 //! and [`crate::job`] for the form of what it asks.
 
@@ -12,10 +12,12 @@ mod plan;
 pub mod replay;
 mod shell;
 mod table;
+mod trust;
 mod watch;
 
 pub use http::{Api, Client, Credentials};
 pub use shell::{Shell, say};
+pub use trust::Trust;
 
 use std::io;
 

@@ -6,6 +6,8 @@ mod operator;
 mod probe;
 mod reply;
 mod send;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::net::{SocketAddr, TcpListener};

@@ -449,7 +449,7 @@ fn a_wrong_command_line_is_exit_code_2_and_asks_nothing() {
         let refused = shell_with("127.0.0.1:1", line, "");
         assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{line}: {}", refused.err);
     }
-    for api in ["127.0.0.1:9106", "https://localhost:9106", "http://localhost:9106/events", "http://a@b"] {
+    for api in ["127.0.0.1:9106", "ftp://localhost:9106", "http://localhost:9106/events", "http://a@b"] {
         assert_eq!(ran(program().args(["events", "--api", api]), "").code, 2, "{api}");
     }
 }

@@ -163,3 +163,40 @@ fn a_pair_that_cannot_be_used_is_refused_at_the_start_with_the_fix() {
     let (code, said) = refusal();
     assert!(code == Some(78) && said.contains("api.tls.key: cannot read"), "{said}");
 }
+
+#[test]
+fn the_shells_verbs_go_by_https_and_believe_the_authority_alone() {
+    let authority = Authority::new();
+    authority.issue();
+    let (_broker, sink) = start(&authority, "");
+    let api = format!("https://{}", sink.api);
+    let events = |arguments: &[&str], environment: &[(&str, &str)]| {
+        let mut verb = program();
+        verb.env_remove("CRM_EVENTS_SINK_CA").envs(environment.iter().copied());
+        let ran = verb.args(["events", "--json"]).args(arguments).output().unwrap();
+        let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
+        (ran.status.code(), out.trim().to_owned(), err)
+    };
+    let ca = authority.file("ca.pem");
+    assert_eq!(events(&["--api", &api, "--ca", &ca], &[]), (Some(0), "[]".to_owned(), String::new()));
+    assert_eq!(events(&["--api", &api], &[("CRM_EVENTS_SINK_CA", &ca)]).0, Some(0));
+    // The configuration names the address, and a file with the chain up to the authority.
+    let chain = ["cert.pem", "ca.pem"].map(|file| fs::read_to_string(authority.file(file)).unwrap()).concat();
+    fs::write(authority.file("cert.pem"), chain).unwrap();
+    let config = authority.file("config.toml");
+    fs::write(&config, format!("api.listen = {:?}\n{}", sink.api, authority.toml())).unwrap();
+    let (code, _, said) = events(&["--config", &config], &[]);
+    assert_eq!(code, Some(0), "{said}");
+
+    let other = Authority::new();
+    for arguments in [&["--api", &api][..], &["--api", &api, "--ca", &other.file("ca.pem")]] {
+        let (code, _, said) = events(arguments, &[]);
+        assert!(code == Some(69) && said.contains("certificate"), "{said}");
+    }
+    let (code, _, said) = events(&["--api", &api, "--ca", &authority.file("key.pem")], &[]);
+    assert!(code == Some(78) && said.contains("holds no certificate"), "{said}");
+    // Nothing that acts was sent to one who is not believed.
+    let ran = program().args(["replay", "1", "--api", &api]).output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert!(ran.status.code() == Some(69) && !said.contains("not known"), "{said}");
+}
