@@ -29,12 +29,13 @@ faults:
 	@printf 'fault\ttimes\trecords\tlost\tdoubled\tseconds to recover, median\tlongest\n' | \
 	    cat - "$${CARGO_TARGET_DIR:-target}/faults.tsv" | column -t -s '	'
 
-# decode on hostile bytes, for as long as FUZZ_SECONDS says. No sanitizer: it would need nightly Rust.
+# Records and requests' heads as hostile bytes, each for as long as FUZZ_SECONDS says. No sanitizer: it would need nightly Rust.
 FUZZ_SECONDS ?= 600
 fuzz:
 	tests/tools.sh build
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	cargo fuzz run --sanitizer none decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
+	cargo fuzz run --sanitizer none head -- -max_total_time=$(FUZZ_SECONDS) -max_len=20000
 
 # Formatting, lints, licences.
 lint:

@@ -122,6 +122,10 @@ fn metrics_are_what_promtool_calls_clean() {
         "crm_events_wal_bytes",
         "crm_events_broker_up",
         "crm_events_build_info",
+        "crm_events_http_connections",
+        "crm_events_http_requests_total",
+        "crm_events_http_probe_seconds",
+        "crm_events_http_probe_failures_total",
     ] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name} is missing");
     }
