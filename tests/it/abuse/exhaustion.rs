@@ -32,7 +32,7 @@ fn two_thousand_idle_connections_give_way() {
     assert!(target.sink.metric(r#"crm_events_http_refused_total{port="api",reason="gave_way"}"#) > 1000.0);
     assert!(status(&target.sink, "Threads:") <= target.threads_before + 8);
     drop(idle);
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_head_of_a_gibibyte_ends_at_its_limit() {
     let answer = Client::to(&target.sink.api).ask(long);
     assert_eq!(statuses(&answer), [431]);
     assert!(answer.contains("16384 bytes"), "{answer}");
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn clients_that_never_read_are_cut_off() {
         target.sink.metric(r#"crm_events_http_connections{port="api"}"#) == 0.0
     });
     drop(deaf);
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_flood_of_requests_in_a_row_is_not_kept_in_memory() {
         }
         assert!(senders.into_iter().all(|sender| sender.join().unwrap()), "they do not read, so they are cut off");
     });
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn resets_in_every_phase_leave_nothing() {
             target.answers();
         }
     }
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn health_is_answered_while_every_slow_place_is_taken() {
         assert_eq!(statuses(&act.rest()), [404], "there is no event 77");
     }
     assert_eq!(target.sink.get("/events/latest").status, 200, "there is room again");
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn few_file_descriptors_are_enough_to_be_seen() {
         .collect();
     target.answers();
     drop(idle);
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn with_no_file_descriptor_left_it_waits_and_goes_on() {
         kept = Client::to(&target.sink.api);
     }
     drop(kept);
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -220,5 +220,5 @@ fn more_whole_requests_than_may_wait_leave_seats_for_the_probe() {
     }
     other.execute_batch("ROLLBACK").unwrap();
     drop(acts);
-    target.is_as_before();
+    target.ends_as_before();
 }

@@ -55,7 +55,7 @@ impl Target {
         eventually("the sink is healthy", || sink.get("/health").status == 200);
         sink.await_events(events as i64);
         let (rss_before, threads_before) = (status(&sink, "VmRSS:") << 10, status(&sink, "Threads:"));
-        Target { sink, broker: broker, rss_before, threads_before }
+        Target { sink, broker, rss_before, threads_before }
     }
 
     /// Both ports answer a new client, in time.
@@ -82,7 +82,7 @@ impl Target {
 
     /// Nothing is left of it: no connection, no thread more or less, no panic; and the sink works and ends well.
     #[track_caller]
-    fn is_as_before(mut self) {
+    fn ends_as_before(mut self) {
         self.answers();
         self.is_bounded();
         eventually("all connections have ended", || {

@@ -37,7 +37,7 @@ fn a_length_that_lies_is_huge_or_stands_twice_does_nothing() {
     }
     assert_eq!(acts(&target), 0, "nothing was done");
     assert_eq!(target.sink.events(), 3);
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn bytes_that_are_no_request_are_told_so() {
     let mut slow = Client::to(&target.sink.api);
     slow.send("GET /health HTTP/1.1\r\nHost: a\r\n").unwrap();
     assert_eq!(statuses(&slow.rest()), [408]);
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_body_may_come_in_chunks_or_after_a_100_and_is_read_right() {
     let endless = format!("{chunks}{}", format!("10000\r\n{}\r\n", "x".repeat(0x10000)).repeat(40));
     assert_eq!(statuses(&Client::to(&target.sink.api).ask(endless)), [413]);
     assert_eq!(acts(&target), 2, "the two dry runs and nothing else");
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_body_byte_by_byte_holds_nobody_up_and_does_nothing() {
     assert_eq!(last, [408], "the body took longer than http.body_timeout");
     assert_eq!(acts(&target), 0);
     drop(slow);
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn requests_in_a_row_are_answered_in_order() {
     // HTTP/1.0 gets one answer.
     let old = "GET /health HTTP/1.0\r\n\r\n";
     assert_eq!(statuses(&Client::to(&target.sink.api).ask(old.repeat(2))), [200]);
-    target.is_as_before();
+    target.ends_as_before();
 }
 
 #[test]
