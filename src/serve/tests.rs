@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Routes for Tells {
 }
 
 /// Runs `with` against a port with [`Fake`] behind it, and stops that.
-fn served(with: impl FnOnce(SocketAddr)) {
+fn served(with: impl FnOnce(SocketAddr, &Path)) {
     let (metrics, shutdown) = (Arc::new(Metrics::new(1, "3")), Arc::new(Shutdown::default()));
     let folder = upstream::folder().unwrap();
     let upstream = Arc::new(Upstream::open(folder.path(), "test", 3).unwrap());
@@ -61,7 +62,7 @@ fn served(with: impl FnOnce(SocketAddr)) {
     let limits = Http::default();
     let path = folder.path().to_owned();
     let edge = Edge::start(vec![opening], folder, &limits, Duration::from_secs(1), &metrics, &shutdown).unwrap();
-    with(address);
+    with(address, &path);
     edge.stop().join().unwrap();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(!shutdown.has_begun() && !path.exists(), "the folder of the sockets is gone");
@@ -79,7 +80,7 @@ fn get(address: SocketAddr, path: &str, version: &str) -> (String, bool) {
 
 #[test]
 fn a_stream_that_breaks_off_is_never_taken_for_a_whole_one() {
-    served(|address| {
+    served(|address, _| {
         let (whole, _) = get(address, "/whole", "1.1");
         assert!(whole.contains("Transfer-Encoding: chunked\r\n") && whole.ends_with("line 49999\n\r\n0\r\n\r\n"));
         for path in ["/broken", "/panics"] {
@@ -96,6 +97,16 @@ fn a_stream_that_breaks_off_is_never_taken_for_a_whole_one() {
         let (failed, _) = get(address, "/panics-at-once", "1.1");
         assert!(failed.starts_with("HTTP/1.1 500 ") && failed.contains("internal error"), "{failed}");
         assert!(get(address, "/", "1.1").0.ends_with("\r\n\r\n0"), "and it goes on");
+    });
+}
+
+#[test]
+fn the_request_that_finds_no_listener_behind_the_edge_gets_a_new_one() {
+    served(|address, folder| {
+        for listener in ["test-0.sock", "test-1.sock"] {
+            std::fs::remove_file(folder.join(listener)).unwrap();
+            assert!(get(address, "/", "1.1").0.ends_with("\r\n\r\n0"), "without {listener}");
+        }
     });
 }
 
