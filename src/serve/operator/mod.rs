@@ -14,6 +14,7 @@ mod replay;
 mod resume;
 mod route;
 mod routes;
+mod time;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,13 +1,10 @@
 //! What a request may say: each parameter's name, place, form and limits, for the router, the handlers and the
 //! description of the API alike.
 
-use form_urlencoded::Parse;
-use jiff::Timestamp;
-use jiff::civil::{Date, DateTime};
-use jiff::tz::Offset;
-
+use super::time;
 use crate::serve::reply::ApiError;
 use crate::store::time_text;
+use form_urlencoded::Parse;
 
 /// Characters of a reason, an operator's name, a filter's value or an Idempotency-Key at most.
 pub const TEXT_MAX: usize = 500;
@@ -42,7 +39,7 @@ pub enum Kind {
     /// `true` or `false`.
     Flag,
     Word(&'static [&'static str]),
-    /// See [`journal_time`].
+    /// See [`time::PATTERN`].
     Time,
 }
 
@@ -103,13 +100,13 @@ impl Parameter {
             _ if value.is_empty() => wrong("is empty; leave it out or give it a value".to_owned()),
             Kind::Text if value.chars().count() > TEXT_MAX => wrong(format!("is longer than {TEXT_MAX} characters")),
             Kind::Text => Ok(()),
-            Kind::Integer { min, max } => match value.parse::<i64>() {
-                Ok(number) if (min..=max).contains(&number) => Ok(()),
-                Err(_) if self.place == Place::Path => {
+            Kind::Integer { min, max } => match integer(value) {
+                Some(number) if (min..=max).contains(&number) => Ok(()),
+                None if self.place == Place::Path => {
                     wrong(format!("{value:.40?} is no row number; give a whole number, as 42"))
                 }
                 // That there is no such row is said by who looks for it.
-                Ok(_) if self.place == Place::Path => Ok(()),
+                Some(_) if self.place == Place::Path => Ok(()),
                 _ => wrong(format!("{value:.40?} is not within {min} and {max}")),
             },
             Kind::Flag if ["true", "false"].contains(&value) => Ok(()),
@@ -119,6 +116,12 @@ impl Parameter {
             Kind::Time => journal_time(self.name, value).map(drop),
         }
     }
+}
+
+/// Digits as everybody writes them: without a plus sign, without leading zeros.
+fn integer(text: &str) -> Option<i64> {
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 /// Checks what stands in a query against what the route takes.
@@ -164,24 +167,11 @@ pub fn bounded(name: &str, value: Option<String>) -> Result<Option<String>, ApiE
 /// A time as people and the journal write it: `2025-11-03`, `2025-11-03 20:03:58.586440`, or ISO 8601 with `T` and a
 /// zone. Without a zone it is UTC.
 pub fn journal_time(name: &str, text: &str) -> Result<String, ApiError> {
-    let time = parse_time(text).ok_or_else(|| {
+    let time = time::parse(text).ok_or_else(|| {
         let example = "as 2025-11-03 20:00:00, 2025-11-03, or 2025-11-03T20:00:00+01:00 (without a zone it is UTC)";
         ApiError::parameter(name, format!("{text:.60?} is no time; give one {example}"))
     })?;
     Ok(time_text(time))
-}
-
-fn parse_time(text: &str) -> Option<Timestamp> {
-    // In a query an unescaped `+` is a space: the one before a zone is meant as it was written.
-    let zoned = match text.rsplit_once(' ') {
-        Some((time, zone)) if time.len() >= 16 && zone.len() <= 6 => format!("{time}+{zone}"),
-        _ => text.to_owned(),
-    };
-    let utc = |time: DateTime| Offset::UTC.to_timestamp(time).ok();
-    let instant = zoned.parse::<Timestamp>().ok();
-    let local = || text.parse::<DateTime>().ok().and_then(utc);
-    let day = || text.parse::<Date>().ok().and_then(|day| utc(day.to_datetime(jiff::civil::Time::midnight())));
-    instant.or_else(local).or_else(day)
 }
 
 #[cfg(test)]
