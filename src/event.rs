@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
@@ -62,6 +63,22 @@ impl Serialize for Bytes {
     }
 }
 
+impl JsonSchema for Bytes {
+    fn schema_name() -> Cow<'static, str> {
+        "Bytes".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Text; bytes that are none (no UTF-8) in Base64.",
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "properties": {"base64": {"type": "string"}}, "required": ["base64"]},
+            ],
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
         #[derive(serde::Deserialize)]
@@ -78,7 +95,7 @@ impl<'de> Deserialize<'de> for Bytes {
 }
 
 /// A record's headers: in order, names may repeat, a value may be absent.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Headers(pub Vec<(Bytes, Option<Bytes>)>);
 

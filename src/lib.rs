@@ -181,6 +181,7 @@ pub fn run(
         health,
         gate: Arc::clone(&gate),
         names: serve::names(&config),
+        description: serve::Description::of(&config),
     };
     if config.api.auth.is_on() {
         let gate = Arc::clone(&gate);

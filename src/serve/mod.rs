@@ -1,5 +1,7 @@
 //! The HTTP threads: :9105 for Prometheus, :9106 for operators; and the edge before them.
 
+mod compress;
+mod conditional;
 mod edge;
 mod metrics;
 mod operator;
@@ -20,7 +22,7 @@ use tiny_http::Header;
 pub use self::edge::tls::Certificate;
 use self::edge::{CLIENT, Edge, Opening, TLS};
 pub use self::metrics::MetricsApi;
-pub use self::operator::OperatorApi;
+pub use self::operator::{Description, OperatorApi};
 pub use self::probe::Probe;
 use self::reply::Reply;
 use self::upstream::Upstream;
@@ -177,6 +179,7 @@ fn answer(mut raw: tiny_http::Request, routes: &dyn Routes) {
     let Some(request) = read(&mut raw) else { return };
     let reply = catch_unwind(AssertUnwindSafe(|| routes.answer(&request)));
     let reply = reply.unwrap_or_else(|_| Reply::internal_error());
+    let reply = compress::compress(request.header("Accept-Encoding"), reply);
     // A stream may panic while it is written: that breaks off its transfer alone.
     let sent = catch_unwind(AssertUnwindSafe(|| send::send(raw, reply)));
     // A client that went away does not want its answer.

@@ -65,6 +65,9 @@ pub enum ApiError {
     /// It goes on when the request says that it knows: `more` shows what there is to know.
     #[error("{what}")]
     Confirm { what: String, more: Value },
+    /// It does not fit what is there (RFC 5789, 2.2).
+    #[error("{0}")]
+    Unfitting(String),
     /// Some of it was done; `more` says what.
     #[error("{error}; {done}")]
     Partly { error: OrderError, done: String, more: Value },
@@ -99,7 +102,7 @@ impl ApiError {
             ApiError::Forbidden(_) => 403,
             ApiError::Method { .. } => 405,
             ApiError::Parameter { .. } => 422,
-            ApiError::Confirm { .. } => 409,
+            ApiError::Confirm { .. } | ApiError::Unfitting(_) => 409,
             ApiError::Replay(ReplayError::TimedOut { .. }) => 504,
             ApiError::Replay(ReplayError::Refused(_)) => 502,
             ApiError::Replay(ReplayError::Busy) | ApiError::Job(JobError::TooMany) => 429,

@@ -13,6 +13,12 @@ const CHUNK_BYTES_MAX: usize = 16 << 10;
 /// If the client does not take it, or the stream could not be made whole.
 pub fn send(to: Request, reply: Reply) -> io::Result<()> {
     match reply.body {
+        // tiny_http would say that the answer which the client has is 0 bytes long.
+        Body::Bytes(_) if reply.status == 304 => {
+            let mut to = to.into_writer();
+            to.write_all(head(304, &reply.headers).as_bytes())?;
+            to.flush()
+        }
         Body::Bytes(bytes) => {
             let response = Response::from_data(bytes).with_status_code(reply.status);
             // tiny_http would send long answers in chunks, and their end whatever happened.
@@ -23,7 +29,8 @@ pub fn send(to: Request, reply: Reply) -> io::Result<()> {
             to.respond(response)
         }
         Body::Stream(stream) => {
-            let head = head(reply.status, reply.content_type, &reply.headers);
+            let more = [("Transfer-Encoding", "chunked".to_owned()), ("Content-Type", reply.content_type.to_owned())];
+            let head = head(reply.status, &[&more[..], &reply.headers].concat());
             let is_head = *to.method() == Method::Head;
             let mut to = to.into_writer();
             to.write_all(head.as_bytes())?;
@@ -44,10 +51,10 @@ fn header(name: &str, value: &str) -> Header {
     Header::from_bytes(name, value).expect("our own headers are ASCII")
 }
 
-fn head(status: u16, content_type: &str, more: &[(&'static str, String)]) -> String {
+fn head(status: u16, headers: &[(&'static str, String)]) -> String {
     let reason = StatusCode(status).default_reason_phrase();
-    let mut head = format!("HTTP/1.1 {status} {reason}\r\nTransfer-Encoding: chunked\r\n");
-    for (name, value) in headers(content_type, more) {
+    let mut head = format!("HTTP/1.1 {status} {reason}\r\n");
+    for (name, value) in headers {
         head.extend([name, ": ", value, "\r\n"]);
     }
     head + "\r\n"

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::row::{time, time_text};
@@ -9,7 +10,7 @@ use super::{Readers, StoreError, Writer};
 use crate::audit::Act;
 
 /// A row of `GET /audit`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct AuditRow {
     pub id: i64,
     pub at: String,

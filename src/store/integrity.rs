@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::row::time;
@@ -14,7 +15,7 @@ use crate::coverage::GapReason;
 pub const GAPS_LISTED_MAX: usize = 1000;
 
 /// A log: a partition of a topic, as long as the topic was not deleted and created again.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct LogCoverage {
     pub topic: String,
     pub partition: i32,
@@ -44,7 +45,7 @@ pub struct LogCoverage {
 }
 
 /// Offsets that the file does not hold.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct RecordedGap {
     pub first: i64,
     pub last: i64,

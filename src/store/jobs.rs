@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior, params};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,7 +13,7 @@ use crate::event::Record;
 use crate::job::{Change, JobRefusal, Made, NewJob, Step, Verdict};
 
 /// A job and how far it is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Job {
     pub job_id: i64,
     pub status: String,
@@ -44,7 +45,7 @@ pub struct Job {
 }
 
 /// What became of one event of a job.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct JobItem {
     pub event_id: i64,
     pub state: String,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, TransactionBehavior, params, params_from_iter};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::row::{bytes, headers, is_the_records, optional_time, refusal, time, time_text};
@@ -23,7 +24,7 @@ const INSERT: &str = "INSERT INTO event_journal (tenant_id, topic, payload, rece
      FROM event_dlq WHERE id = ?1";
 
 /// One line of `GET /dlq`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LetterSummary {
     pub id: i64,
     pub topic: String,
@@ -34,7 +35,7 @@ pub struct LetterSummary {
 }
 
 /// What was done about a dead letter.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LetterWork {
     pub reason: String,
     /// Dead letters of one group failed for the same reason with an error of the same shape.
@@ -52,7 +53,7 @@ pub struct LetterWork {
 }
 
 /// Everything known of one dead letter.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LetterDetail {
     pub id: i64,
     pub topic: String,
@@ -72,7 +73,7 @@ pub struct LetterDetail {
 }
 
 /// Dead letters of one reason and one shape of error.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LetterGroup {
     pub group: String,
     pub reason: String,

@@ -36,7 +36,7 @@ pub use check::check_whole;
 pub use coverage::StoredPosition;
 pub use integrity::{Audit, LogCoverage, audit};
 pub use jobs::{Job, JobItem, is_active};
-pub use letters::{LetterDetail, LetterGroup};
+pub use letters::{LetterDetail, LetterGroup, LetterSummary};
 pub use plan::{Choice, Found, Skip};
 pub use quarantine::quarantine;
 pub use query::{EventDetail, EventSummary};

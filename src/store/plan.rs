@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::params_from_iter;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::row::iso;
@@ -14,7 +15,7 @@ const TENANTS_MAX: usize = 200;
 const OTHERS: &str = "_other";
 
 /// What a filter finds at one moment.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct Found {
     /// Events to send.
     pub total: usize,

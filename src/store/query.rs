@@ -1,6 +1,9 @@
 //! Every SELECT that the API and the stages need, by name.
 
+use std::borrow::Cow;
+
 use rusqlite::{Connection, OptionalExtension};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
@@ -10,7 +13,7 @@ use super::{LogCoverage, Readers, StoreError, StoredPosition, journal_info};
 use crate::event::{Bytes, Headers};
 
 /// One line of `GET /events/latest`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct EventSummary {
     pub id: i64,
     pub tenant_id: String,
@@ -32,8 +35,18 @@ impl Serialize for Payload {
     }
 }
 
+impl JsonSchema for Payload {
+    fn schema_name() -> Cow<'static, str> {
+        "Payload".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"description": "The event as its producer wrote it: an object. Text, should somebody have written something else into the row that is no JSON."})
+    }
+}
+
 /// Everything known of one event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct EventDetail {
     pub id: i64,
     pub tenant_id: String,

@@ -43,7 +43,7 @@ fn integrity_and_verify_answer_the_auditor() {
     assert_eq!(counts, json!([0, 0, 0, 1, 0, []]));
     assert_eq!((&jobs["complete"], &sink.get("/integrity").json()["complete"]), (&true.into(), &true.into()));
     let wrong = sink.get("/integrity?topic=nowhere");
-    assert_eq!((wrong.status, wrong.detail().contains("nowhere")), (422, true));
+    assert_eq!((wrong.status, wrong.detail().contains("nowhere")), (404, true));
 
     let (code, text) = verify(&sink, &[]);
     assert_eq!(

@@ -74,6 +74,8 @@ const FENCES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["serve"]),
     ("rustls", &["serve", "client"]),
     ("json_patch", &["serve"]),
+    ("flate2", &["serve"]),
+    ("schemars", &["event", "store", "serve"]),
     ("argon2", &["auth"]),
     ("jsonwebtoken", &["auth"]),
     ("governor", &["auth"]),

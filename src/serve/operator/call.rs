@@ -131,11 +131,13 @@ impl Call<'_> {
         name.map_or_else(|| "unknown".to_owned(), |name| name.chars().take(TEXT_MAX).collect())
     }
 
+    /// # Errors
+    /// If it is not what the API's description says it is.
     pub fn idempotency_key(&self) -> Result<Option<String>, ApiError> {
         let Some(key) = self.request.header("Idempotency-Key") else { return Ok(None) };
         let key = key.trim();
-        if key.is_empty() || key.len() > 255 {
-            return Err(ApiError::parameter("Idempotency-Key", "must have 1 to 255 characters"));
+        if key.is_empty() || key.len() > 255 || !key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Err(ApiError::parameter("Idempotency-Key", "must have 1 to 255 printable ASCII characters"));
         }
         Ok(Some(key.to_owned()))
     }

@@ -1,7 +1,7 @@
 //! `GET /dlq`, `GET /dlq/{id}` and `GET /dlq/groups`.
 
 use super::OperatorApi;
-use super::call::{CURSOR, Call};
+use super::call::{CURSOR, Call, LIMIT};
 use super::parameter::Parameter;
 use crate::dead_letter::work::LetterFilter;
 use crate::serve::reply::{ApiError, Reply};
@@ -19,6 +19,9 @@ pub const STATE: Parameter = Parameter::word(
     &["open", "journaled", "republishing", "republished", "uncertain", "discarded", "all"],
     "What was done about them; open where it is left out",
 );
+
+/// The parameters of the list.
+pub const FILTERS: &[&Parameter] = &[&TOPIC, &REASON, &SINCE, &UNTIL, &GROUP, &STATE, &CURSOR, &LIMIT];
 
 /// The open ones, as the replaced system showed them; with a condition, with everything that was done about them.
 pub fn list(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {

@@ -1,13 +1,15 @@
 //! `GET /health`: 200 while everything works, else 503 with what does not.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::OperatorApi;
 use super::call::Call;
 use crate::serve::reply::{ApiError, Reply};
 
-#[derive(Serialize)]
-struct State {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Health")]
+pub struct State {
     status: &'static str,
     service: &'static str,
     version: &'static str,

@@ -1,5 +1,6 @@
 //! `GET /integrity`: which offsets of each partition the file holds, and why it does not hold the rest.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::call::Call;
@@ -8,8 +9,8 @@ use crate::serve::reply::{ApiError, Reply};
 use crate::store::LogCoverage;
 use crate::watermarks::Watermarks;
 
-#[derive(Serialize)]
-struct Integrity {
+#[derive(Serialize, JsonSchema)]
+pub struct Integrity {
     /// Of every partition below.
     complete: bool,
     journal_id: String,
@@ -17,8 +18,8 @@ struct Integrity {
     partitions: Vec<Partition>,
 }
 
-#[derive(Serialize)]
-struct Partition {
+#[derive(Serialize, JsonSchema)]
+pub struct Partition {
     #[serde(flatten)]
     log: LogCoverage,
     complete: bool,
@@ -28,8 +29,8 @@ struct Partition {
 }
 
 /// As the broker said last, about once a second: it has the offsets `low` up to, not including, `high`.
-#[derive(Serialize)]
-struct Broker {
+#[derive(Serialize, JsonSchema)]
+pub struct Broker {
     low: i64,
     high: i64,
     at: String,
@@ -39,8 +40,8 @@ pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let (readers, topic) = (&api.readers, call.text(&dlq::TOPIC));
     let logs = readers.coverage(topic.as_deref())?;
     if let (Some(topic), true) = (&topic, logs.is_empty()) {
-        let problem = format!("{topic:.249?} is not in the journal; leave it out to see every topic");
-        return Err(ApiError::parameter("topic", problem));
+        let problem = format!("topic: {topic:.249?} is not in the journal; leave it out to see every topic");
+        return Err(ApiError::Nothing(problem));
     }
     let partitions: Vec<Partition> = logs.into_iter().map(|log| with_broker(log, &api.watermarks)).collect();
     let complete = partitions.iter().all(|partition| partition.complete);

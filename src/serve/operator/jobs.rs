@@ -4,12 +4,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::OperatorApi;
 use super::call::{CURSOR, Call, REASON};
 use super::dlq::TOPIC;
+use super::job_forms::{Batch, Body, JobView, NamedBatch, Plan, Rehearsal, Started, WAIT_S_MAX};
 use super::parameter::{Parameter, bounded, journal_time};
 use super::replay::{TO_TOPIC, allowed_topic};
 use crate::audit::{Act, Outcome};
@@ -71,45 +71,8 @@ pub const RANGE: &[&Parameter] = &[
     &WAIT,
     &REASON,
 ];
-/// Seconds that a client may ask to wait.
-const WAIT_S_MAX: u64 = 60;
 /// How often it is looked whether a job has ended.
 const WAIT_TICK: Duration = Duration::from_millis(100);
-
-/// A body: the filter and the options, which may stand in the query as well.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Body {
-    event_ids: Option<Vec<i64>>,
-    start: Option<String>,
-    end: Option<String>,
-    tenant_id: Option<String>,
-    topic: Option<String>,
-    event_type: Option<String>,
-    key: Option<String>,
-    to_topic: Option<String>,
-    rate_per_s: Option<u32>,
-    skip_superseded: Option<bool>,
-    skip_replays: Option<bool>,
-    confirm: Option<u64>,
-    dry_run: Option<bool>,
-    wait: Option<u64>,
-    reason: Option<String>,
-}
-
-/// The events of a batch: a list, or a list with a name.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Batch {
-    List(Vec<i64>),
-    Named(NamedBatch),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NamedBatch {
-    event_ids: Vec<i64>,
-}
 
 /// How a job is to be done.
 #[derive(Debug, Hash)]
@@ -125,26 +88,6 @@ struct Manner {
     dry_run: bool,
     wait: Duration,
     reason: Option<String>,
-}
-
-/// What would be done.
-#[derive(Serialize)]
-struct Plan<'a> {
-    #[serde(flatten)]
-    found: &'a Found,
-    rate_per_s: u32,
-    /// How long it takes at that rate.
-    seconds: f64,
-    needs_confirm: bool,
-}
-
-#[derive(Serialize)]
-struct JobView {
-    #[serde(flatten)]
-    job: Job,
-    rate: f64,
-    seconds_left: Option<f64>,
-    waiting_for: Option<String>,
 }
 
 pub fn batch(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
@@ -213,33 +156,35 @@ fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
         return answer(api, made(api, call, new(Vec::new(), 0), act)?, manner.wait);
     }
     let found = choose(api, call, &filter, options.skip)?;
+    let total = found.total;
     let plan = Plan {
-        found: &found,
+        found,
         rate_per_s: options.rate_per_s,
-        seconds: found.total as f64 / f64::from(options.rate_per_s),
-        needs_confirm: found.total > api.config.replay.confirm_above as usize,
+        seconds: total as f64 / f64::from(options.rate_per_s),
+        needs_confirm: total > api.config.replay.confirm_above as usize,
     };
     if manner.dry_run {
-        api.note(act.with(Outcome::DryRun, "").counting(found.total))?;
-        let mut shown = json!(plan);
-        shown["dry_run"] = true.into();
-        return Ok(Reply::json(200, &shown));
+        api.note(act.with(Outcome::DryRun, "").counting(total))?;
+        return Ok(Reply::json(200, &Rehearsal { plan, dry_run: true }));
     }
-    if found.total == 0 {
+    if total == 0 {
         return Err(ApiError::Nothing("no event in the journal is meant by that, so nothing was done".to_owned()));
     }
-    let total = found.total as u64;
-    if manner.confirm.map_or(plan.needs_confirm, |confirmed| confirmed != total) {
-        let not = |confirmed| format!(", not {confirmed} (where events keep coming, give an end)");
-        let not = manner.confirm.map_or_else(String::new, not);
-        let what = format!(
-            "this would replay {total} events{not}, so nothing was done; if that is meant, say confirm={total}"
-        );
-        return Err(ApiError::Confirm { what, more: json!({ "plan": plan }) });
+    if manner.confirm.map_or(plan.needs_confirm, |confirmed| confirmed != total as u64) {
+        return Err(unconfirmed(&plan, manner.confirm));
     }
-    let skipped = found.skipped;
-    let made = made(api, call, new(found.event_ids, skipped), act.counting(total as usize))?;
+    let Found { event_ids, skipped, .. } = plan.found;
+    let made = made(api, call, new(event_ids, skipped), act.counting(total))?;
     answer(api, made, manner.wait)
+}
+
+fn unconfirmed(plan: &Plan, confirmed: Option<u64>) -> ApiError {
+    let total = plan.found.total;
+    let not = |confirmed| format!(", not {confirmed} (where events keep coming, give an end)");
+    let not = confirmed.map_or_else(String::new, not);
+    let what =
+        format!("this would replay {total} events{not}, so nothing was done; if that is meant, say confirm={total}");
+    ApiError::Confirm { what, more: json!({ "plan": plan }) }
 }
 
 fn made(api: &OperatorApi, call: &Call, new: NewJob, act: Act) -> Result<Made, ApiError> {
@@ -355,7 +300,7 @@ fn answer(api: &OperatorApi, made: Made, wait: Duration) -> Result<Reply, ApiErr
         }
         thread::sleep(WAIT_TICK.min(deadline.saturating_duration_since(Instant::now())));
     }
-    let body = json!({"job_id": made.job_id, "status": "running", "total": made.total});
+    let body = Started { job_id: made.job_id, status: "running", total: made.total };
     Ok(Reply::json(202, &body).with_header("Location", location(made.job_id)))
 }
 

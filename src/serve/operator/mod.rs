@@ -1,15 +1,21 @@
 //! :9106, for operators: one file a resource.
 
+mod answer;
 mod audit;
 mod browser;
 mod call;
+mod description;
 mod dlq;
 mod events;
 mod health;
 mod integrity;
+mod job_forms;
 mod jobs;
+mod openapi;
+mod page;
 mod parameter;
 mod repair;
+mod repair_answers;
 mod replay;
 mod resume;
 mod route;
@@ -22,10 +28,11 @@ use std::time::Duration;
 
 pub use self::browser::own_name;
 use self::call::Call;
+pub use self::description::Description;
 use self::route::Route;
 use self::routes::ROUTES;
 use super::reply::{ApiError, Reply};
-use super::{Request, Routes};
+use super::{Request, Routes, conditional};
 use crate::audit::{Act, Outcome};
 use crate::auth::Gate;
 use crate::config::Config;
@@ -49,6 +56,7 @@ pub struct OperatorApi {
     pub gate: Arc<Gate>,
     /// By which this box may be called.
     pub names: Vec<String>,
+    pub description: Description,
 }
 
 impl OperatorApi {
@@ -61,6 +69,8 @@ impl OperatorApi {
         }
         let call = Call { request, route, placed, principal };
         let done = self.expect_allowed(&call).and_then(|()| (route.handler)(self, &call));
+        let status = done.as_ref().map_or_else(ApiError::status, |reply| reply.status);
+        debug_assert!(route.says(status), "{} answers {status}, which its row does not say", route.path);
         let Some(action) = route.action else { return done };
         // What a handler answers it has put down in the audit; what it refuses is put down here.
         done.inspect_err(|error| self.note_refusal(&call, action, error))
@@ -119,7 +129,8 @@ fn find(request: &Request) -> Result<(&'static Route, Option<String>), ApiError>
 
 impl Routes for OperatorApi {
     fn answer(&self, request: &Request) -> Reply {
-        self.route(request).unwrap_or_else(|error| Reply::error(&self.named(error)))
+        let reply = self.route(request).unwrap_or_else(|error| Reply::error(&self.named(error)));
+        conditional::finish(request, reply)
     }
 }
 

@@ -1,19 +1,24 @@
 //! What is done about dead letters: one by one, or those of a group or a filter.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
 use super::call::{Call, REASON};
 use super::dlq::{GROUP, SINCE, TOPIC, UNTIL};
 use super::jobs::DRY_RUN;
 use super::parameter::Parameter;
+use super::repair_answers::{
+    self as answers, Discarded, Failure, Journaled, ManyDiscarded, Retries, RetriesRehearsal, RetryRehearsal,
+};
 use super::replay::ended;
 use super::{OperatorApi, PATIENCE};
 use crate::audit::{Act, Outcome};
 use crate::dead_letter::work::{Claim, Edited, LetterFilter, LetterRefusal, ORDER_MAX, Republished, Retried, Retry};
 use crate::queue::{LetterOrder, Order, OrderError};
-use crate::replay::ReplayError;
+use crate::replay::{Placed, ReplayError};
 use crate::serve::reply::{ApiError, Reply};
 use crate::store::LetterDetail;
 
@@ -81,14 +86,13 @@ fn ingest(
     let retried = api.orders.give(PATIENCE, order)?.pop().map(|(_, retried)| retried);
     Ok(match retried {
         Some(Retried::Journaled { .. }) if rehearse => {
-            Reply::json(200, &json!({"dry_run": true, "would": "pass", "error": null}))
+            Reply::json(200, &RetryRehearsal { dry_run: true, would: "pass", error: None })
         }
         Some(Retried::Refused { error, .. }) if rehearse => {
-            Reply::json(200, &json!({"dry_run": true, "would": "fail", "error": error}))
+            Reply::json(200, &RetryRehearsal { dry_run: true, would: "fail", error: Some(error) })
         }
         Some(Retried::Journaled { event_id, topic, .. }) => {
-            let body = json!({"status": "journaled", "dead_letter_id": id, "event_id": event_id, "topic": topic});
-            Reply::json(200, &body)
+            Reply::json(200, &Journaled { status: "journaled", dead_letter_id: id, event_id, topic })
         }
         Some(Retried::Refused { error, attempts }) => {
             let detail = format!("it is refused still: {error}");
@@ -127,11 +131,10 @@ fn republish(
     };
     release(api, id, &republished, &ended(&act.after(started_id), &sent));
     Ok(match sent {
-        Ok(at) => Reply::json(
-            200,
-            &json!({"status": "republished", "dead_letter_id": id, "topic": letter.topic,
-                    "partition": at.partition, "offset": at.offset}),
-        ),
+        Ok(Placed { partition, offset }) => {
+            let (status, topic) = ("republished", letter.topic.clone());
+            Reply::json(200, &answers::Republished { status, dead_letter_id: id, topic, partition, offset })
+        }
         Err(error) => Reply::error(&error.into()),
     })
 }
@@ -152,6 +155,32 @@ fn release(api: &OperatorApi, id: i64, republished: &Republished, act: &Act) {
 fn target(id: i64, edited: Option<&Edited>, how: &str) -> String {
     let edited = if edited.is_some() { ", edited" } else { "" };
     format!("dead letter {id} {how}{edited}")
+}
+
+/// A JSON Patch, for the API's description.
+pub struct Patch;
+
+impl JsonSchema for Patch {
+    fn schema_name() -> Cow<'static, str> {
+        "JsonPatch".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let pointer = json!({"type": "string", "pattern": "^(?:/(?:[^~/]|~[01])*)*$"});
+        let operation = |names: &[&str], needs: &str, form: Value| {
+            let properties = json!({"op": {"enum": names}, "path": pointer, needs: form});
+            json!({"type": "object", "properties": properties, "required": ["op", "path", needs]})
+        };
+        json_schema!({
+            "description": "Operations of RFC 6902 on the dead letter's value.",
+            "type": "array",
+            "items": {"anyOf": [
+                operation(&["add", "replace", "test"], "value", json!({})),
+                operation(&["move", "copy"], "from", pointer.clone()),
+                operation(&["remove"], "path", pointer.clone()),
+            ]},
+        })
+    }
 }
 
 /// What a JSON Patch makes of a dead letter's value.
@@ -177,7 +206,7 @@ fn edit(letter: &LetterDetail, patch: &[u8]) -> Result<Edit, ApiError> {
     let before = read.unwrap_or_default();
     let mut after = before.clone();
     json_patch::patch(&mut after, &patch)
-        .map_err(|error| ApiError::parameter("body", format!("the patch does not fit: {error}")))?;
+        .map_err(|error| ApiError::Unfitting(format!("body: the patch does not fit: {error}")))?;
     let value = after.to_string().into_bytes();
     let mut hasher = DefaultHasher::new();
     (letter.id, own, &value).hash(&mut hasher);
@@ -246,22 +275,19 @@ fn retry_many(api: &OperatorApi, call: &Call, filter: &LetterFilter) -> Result<R
         for (id, retried) in retried {
             match retried {
                 Retried::Journaled { .. } => passed += 1,
-                Retried::Refused { error, .. } => failures.push((id, error)),
-                Retried::Not(refusal) => failures.push((id, refusal.to_string())),
+                Retried::Refused { error, .. } => failures.push(Failure { dead_letter_id: id, error }),
+                Retried::Not(refusal) => failures.push(Failure { dead_letter_id: id, error: refusal.to_string() }),
             }
         }
     }
     let failed = failures.len();
-    let failure = |(id, error): &(i64, String)| json!({"dead_letter_id": id, "error": error});
-    let listed: Vec<Value> = failures.iter().take(FAILURES_MAX).map(failure).collect();
-    Ok(Reply::json(
-        200,
-        &if rehearse {
-            json!({"dry_run": true, "tried": tried, "would_pass": passed, "would_fail": failed, "failures": listed})
-        } else {
-            json!({"status": "retried", "tried": tried, "journaled": passed, "failed": failed, "failures": listed})
-        },
-    ))
+    failures.truncate(FAILURES_MAX);
+    Ok(if rehearse {
+        let (would_pass, would_fail) = (passed, failed);
+        Reply::json(200, &RetriesRehearsal { dry_run: true, tried, would_pass, would_fail, failures })
+    } else {
+        Reply::json(200, &Retries { status: "retried", tried, journaled: passed, failed, failures })
+    })
 }
 
 /// The open dead letters that are meant, if the client knows how many these are.
@@ -296,7 +322,7 @@ pub fn discard(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
         let refusal = LetterRefusal::NotOpen { id, state: letter.work.state, event_id: letter.work.event_id };
         return Ok(Reply::error(&refusal.into()));
     }
-    Ok(Reply::json(200, &json!({"status": "discarded", "dead_letter_id": id})))
+    Ok(Reply::json(200, &Discarded { status: "discarded", dead_letter_id: id }))
 }
 
 pub fn discard_group(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
@@ -312,5 +338,5 @@ pub fn discard_group(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> 
             partly(error, format!("{discarded} were discarded before"), json!({"discarded": discarded}))
         })?;
     }
-    Ok(Reply::json(200, &json!({"status": "discarded", "discarded": discarded})))
+    Ok(Reply::json(200, &ManyDiscarded { status: "discarded", discarded }))
 }

@@ -1,5 +1,6 @@
 //! `POST /replay/{id}`: answered when the broker has the event.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::OperatorApi;
@@ -15,8 +16,8 @@ pub const TO_TOPIC: Parameter = Parameter::text(
     "apexflow.leads.repaired",
 );
 
-#[derive(Serialize)]
-struct Replayed {
+#[derive(Serialize, JsonSchema)]
+pub struct Replayed {
     status: &'static str,
     event_id: i64,
     topic: String,

@@ -1,5 +1,6 @@
 //! `POST /consumer/resume`: goes on with partitions that were halted.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::call::Call;
@@ -12,14 +13,14 @@ use crate::serve::reply::{ApiError, Reply};
 pub const PARTITION: Parameter =
     Parameter::integer("partition", (0, i32::MAX as i64), "One partition of that topic", "0");
 
-#[derive(Serialize)]
-struct Resumed {
+#[derive(Serialize, JsonSchema)]
+pub struct Resumed {
     status: &'static str,
     partitions: Vec<TopicPartition>,
 }
 
-#[derive(Serialize)]
-struct TopicPartition {
+#[derive(Serialize, JsonSchema)]
+pub struct TopicPartition {
     topic: String,
     partition: i32,
 }

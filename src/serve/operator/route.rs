@@ -1,8 +1,13 @@
 //! The table's rows: where a request goes, what it may say there, and who may send it.
 
+use std::collections::BTreeSet;
+
 use percent_encoding::percent_decode_str;
 
+use schemars::JsonSchema;
+
 use super::OperatorApi;
+use super::answer::{Answer, Content};
 use super::call::Call;
 use super::parameter::{Parameter, Place, check_query};
 use crate::auth::{Principal, Role};
@@ -33,10 +38,21 @@ pub struct Route {
     pub reach: Reach,
     /// Its name in the audit, where it is an act.
     pub action: Option<&'static str>,
-    pub takes_body: bool,
+    pub body: Option<Content>,
     /// Whether an `Idempotency-Key` has a meaning.
     pub takes_key: bool,
+    /// What it answers when all is well; and not well, where that is no `{"detail": …}`.
+    pub answers: [Option<Answer>; ANSWERS_MAX],
+    /// Parameters of the example beside those that it needs; one that only shows what would be done is always there.
+    pub example: &'static [&'static Parameter],
+    /// Statuses of errors beside those that every route has, or that follow from the rest of its row.
+    pub errors: &'static [u16],
 }
+
+/// Kinds of answers of one route at most.
+const ANSWERS_MAX: usize = 2;
+/// What may be wrong with any request, with the box, or on the way.
+const ERRORS_OF_ALL: [u16; 12] = [400, 408, 413, 417, 421, 422, 431, 500, 501, 502, 503, 505];
 
 pub const fn get(path: &'static str, handler: Handler, about: &'static str) -> Route {
     Route {
@@ -48,8 +64,11 @@ pub const fn get(path: &'static str, handler: Handler, about: &'static str) -> R
         role: Some(Role::Viewer),
         reach: Reach::Tenants,
         action: None,
-        takes_body: false,
+        body: None,
         takes_key: false,
+        answers: [None; ANSWERS_MAX],
+        example: &[],
+        errors: &[],
     }
 }
 
@@ -64,8 +83,40 @@ impl Route {
         Route { parameters, ..self }
     }
 
-    pub const fn body(self) -> Route {
-        Route { takes_body: true, ..self }
+    /// A JSON body, which there has to be.
+    pub const fn body<T: JsonSchema>(self, example: &'static str) -> Route {
+        Route { body: Some(Content::json::<T>(example)), ..self }
+    }
+
+    /// A JSON Patch (RFC 6902), or no body.
+    pub const fn patch<T: JsonSchema>(self, example: &'static str) -> Route {
+        Route { body: Some(Content::patch::<T>(example)), ..self }
+    }
+
+    /// Answers `status` with a `T` in JSON.
+    pub const fn gives<T: JsonSchema>(self, status: u16) -> Route {
+        self.answers(Answer::json::<T>(status))
+    }
+
+    /// Answers 200 with bytes of one of these media types.
+    pub const fn gives_files(self, media_types: &'static [&'static str]) -> Route {
+        self.answers(Answer::files(media_types))
+    }
+
+    const fn answers(self, answer: Answer) -> Route {
+        let [first, second] = self.answers;
+        let answers = if first.is_none() { [Some(answer), second] } else { [first, Some(answer)] };
+        Route { answers, ..self }
+    }
+
+    /// Parameters of the example, beside those without which it is always wrong.
+    pub const fn such_as(self, example: &'static [&'static Parameter]) -> Route {
+        Route { example, ..self }
+    }
+
+    /// Errors that it may answer with, beside those of every route.
+    pub const fn may(self, errors: &'static [u16]) -> Route {
+        Route { errors, ..self }
     }
 
     pub const fn idempotency_key(self) -> Route {
@@ -106,6 +157,23 @@ impl Route {
         }
     }
 
+    /// Every status of an error that it may answer with, `asks` whether somebody has to say who it is.
+    pub fn errors(&self, asks: bool) -> BTreeSet<u16> {
+        let mut errors = BTreeSet::from(ERRORS_OF_ALL);
+        errors.extend(self.errors);
+        errors.extend(asks.then_some([401, 429]).into_iter().flatten());
+        errors.extend(self.role.map(|_| 403));
+        errors.extend(self.replays().then_some(429));
+        errors.extend(self.path.contains('{').then_some(404));
+        errors
+    }
+
+    /// Whether the API's description has this status.
+    pub fn says(&self, status: u16) -> bool {
+        let is_answer = self.answers.iter().flatten().any(|answer| answer.status == status);
+        is_answer || self.errors(true).contains(&status)
+    }
+
     /// Whether `path` is one of this route's; and what stood at its `{…}`.
     pub fn fits(&self, path: &str) -> Option<Option<String>> {
         let decoded = |placed: &str| percent_decode_str(placed).decode_utf8_lossy().into_owned();
@@ -127,7 +195,7 @@ impl Route {
             return Err(ApiError::parameter("Idempotency-Key", "has no meaning here; leave it out"));
         }
         // Some clients send an empty object with every POST.
-        if !self.takes_body && !matches!(call.body().trim_ascii(), b"" | b"{}") {
+        if self.body.is_none() && !matches!(call.body().trim_ascii(), b"" | b"{}") {
             return Err(ApiError::parameter("body", "is not taken here; leave it out"));
         }
         Ok(())
