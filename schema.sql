@@ -16,7 +16,8 @@ CREATE TABLE event_journal (
     kafka_timestamp INTEGER,            -- milliseconds since 1970-01-01 UTC, as the record carries it
     replay_of       INTEGER,            -- the id of the row that this event is a replay of
     kafka_epoch     INTEGER NOT NULL DEFAULT 0, -- which log of this name: see kafka_position.epoch
-    dlq_id          INTEGER             -- the dead letter that a retry made this event of; its place in Kafka is this one's
+    dlq_id          INTEGER,            -- the dead letter that a retry made this event of; its place in Kafka is this one's
+    erased          INTEGER             -- the erasure that emptied payload, kafka_key and kafka_headers
 ) STRICT;
 
 CREATE INDEX event_journal_tenant_received ON event_journal (tenant_id, received_at);
@@ -39,13 +40,14 @@ CREATE TABLE event_dlq (
     kafka_headers   TEXT,
     kafka_timestamp INTEGER,
     kafka_epoch     INTEGER NOT NULL DEFAULT 0,
-    state           TEXT    NOT NULL DEFAULT 'open', -- open, journaled, republishing, republished, uncertain, discarded
+    state           TEXT    NOT NULL DEFAULT 'open', -- open, journaled, republishing, republished, uncertain, discarded, erased
     attempts        INTEGER NOT NULL DEFAULT 0,      -- retries so far
     last_error      TEXT,               -- of the last retry
     last_attempt_at TEXT,               -- UTC, as received_at
     event_id        INTEGER,            -- the row of event_journal that it became
     note            TEXT,               -- why it was discarded, or what of it was edited
-    tenant_id       TEXT                -- payload.tenant_id, else the key's part before its first ':'; NULL: nobody's
+    tenant_id       TEXT,               -- payload.tenant_id, else the key's part before its first ':'; NULL: nobody's
+    erased          INTEGER             -- the erasure that emptied payload, kafka_key and kafka_headers
 ) STRICT;
 
 CREATE INDEX event_dlq_received ON event_dlq (received_at);
@@ -163,6 +165,47 @@ END;
 CREATE TRIGGER audit_is_not_deleted BEFORE DELETE ON audit BEGIN
     SELECT RAISE(ABORT, 'the audit only grows: its rows are not deleted');
 END;
+
+-- The hash chains (journal.chain): a link for each row of the journal and of the audit, made of the link before it and of
+-- the row; docs/integrity-chain.md says how. Measured with benches/chain.rs: FIGURES
+CREATE TABLE event_chain (
+    id      INTEGER PRIMARY KEY,        -- of the row in event_journal
+    salt    BLOB,                       -- 16 random bytes that are hashed with the row's content; NULL: it is erased,
+    content BLOB,                       -- and this is that hash
+    link    BLOB    NOT NULL
+) STRICT;
+CREATE TABLE audit_chain (
+    id      INTEGER PRIMARY KEY,        -- of the row in audit
+    link    BLOB    NOT NULL
+) STRICT;
+
+-- Where the chains begin and end. A segment is what was chained from turning them on to turning them off.
+CREATE TABLE chain_segment (
+    chain     TEXT    NOT NULL,         -- journal, audit
+    first_id  INTEGER NOT NULL,         -- the row that it began with
+    anchor_id INTEGER NOT NULL,         -- the last row that was pruned; without one the row before first_id
+    anchor    BLOB    NOT NULL,         -- its link: what the next row's is made with
+    pruned_by INTEGER,                  -- the row of audit that says who pruned it
+    last_id   INTEGER NOT NULL,         -- the head: the newest row,
+    last_link BLOB    NOT NULL,         -- and its link
+    ended_at  TEXT,                     -- UTC, as received_at; NULL: rows are added
+    PRIMARY KEY (chain, first_id)
+) STRICT, WITHOUT ROWID;
+
+-- What was erased of a tenant or of one key, and how far that has come.
+CREATE TABLE erasure (
+    id             INTEGER PRIMARY KEY, -- the row of audit that says 'started': the mark of the rows that it erases
+    tenant_id      TEXT    NOT NULL,
+    key_digest     TEXT,                -- of the key that is meant; NULL: the whole tenant
+    last_event_id  INTEGER NOT NULL,    -- rows after these came later and are not meant
+    last_letter_id INTEGER NOT NULL,
+    events         INTEGER NOT NULL DEFAULT 0, -- erased so far, and between which ids
+    letters        INTEGER NOT NULL DEFAULT 0,
+    jobs           INTEGER NOT NULL DEFAULT 0, -- replay jobs whose filter named the key
+    min_event_id   INTEGER,
+    max_event_id   INTEGER,
+    done_at        TEXT                 -- UTC, as received_at; NULL: not at its end
+) STRICT;
 
 -- What this file is: journal_id tells this journal's replays from another's; member_id is the box's name in its Kafka
 -- group, which a file that takes this one's place keeps.

@@ -1,5 +1,6 @@
-//! What the sink's write transaction costs beside a plain loop of inserts: the same rows, indexes, pragmas and batches,
-//! one after the other in one run, so that the ratio holds where the figures do not. `cargo bench --bench append`.
+//! What the sink's write transaction costs beside a plain loop of inserts, and what the hash chain costs on top: the same
+//! rows, indexes, pragmas and batches, one after the other in one run, so that the ratios hold where the figures do not.
+//! `cargo bench --bench append`.
 
 use std::path::Path;
 use std::time::Instant;
@@ -18,38 +19,53 @@ const PARTITIONS: i64 = 6;
 const ROUNDS: usize = 7;
 const TOPIC: &str = "apexflow.leads.created";
 
+/// The same rows, in a new file each time.
+const WAYS: [(&str, fn(&Path)); 3] =
+    [("plain loop", plain_loop), ("write transaction", write_transaction), ("the same with journal.chain", chained)];
+
 fn main() {
-    let mut ratios: Vec<f64> = Vec::new();
-    println!("{ROWS} rows of 361 bytes in batches of {BATCH}, synchronous = FULL");
-    println!("round  plain loop rows/s  write transaction rows/s  ratio");
-    for round in 1..=ROUNDS {
-        // Each goes first as often as the other.
-        let (plain, own) = if round % 2 == 0 {
-            let plain = rows_per_second(plain_loop);
-            (plain, rows_per_second(write_transaction))
-        } else {
-            let own = rows_per_second(write_transaction);
-            (rows_per_second(plain_loop), own)
-        };
-        println!("{round:5}  {plain:17.0}  {own:24.0}  {:5.2}", own / plain);
-        ratios.push(own / plain);
+    println!("{ROWS} rows of 361 bytes in batches of {BATCH}, synchronous = FULL; rows/s");
+    let mut speeds = [const { Vec::new() }; WAYS.len()];
+    let mut bytes = [0; WAYS.len()];
+    for round in 0..ROUNDS {
+        // Each goes first as often as the others.
+        for turn in 0..WAYS.len() {
+            let way = (round + turn) % WAYS.len();
+            let (speed, size) = measure(WAYS[way].1);
+            speeds[way].push(speed);
+            bytes[way] = size / ROWS as u64;
+        }
+        let line: Vec<String> = speeds.iter().map(|speeds| format!("{:9.0}", speeds[round])).collect();
+        println!("round {:2} {}", round + 1, line.join(" "));
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio {:.2}", ratios[ROUNDS / 2]);
+    for (way, (name, _)) in WAYS.iter().enumerate() {
+        let bytes = bytes[way];
+        println!("{name}: {bytes} bytes a row in the file, of the way before {:.2} of the speed", ratio(&speeds, way));
+    }
 }
 
-fn rows_per_second(append: fn(&Path)) -> f64 {
+/// The median of the rounds' ratios to the way before.
+fn ratio(speeds: &[Vec<f64>], way: usize) -> f64 {
+    let before = &speeds[way.saturating_sub(1)];
+    let mut ratios: Vec<f64> = speeds[way].iter().zip(before).map(|(own, before)| own / before).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
+/// Rows a second, and the size of the file.
+fn measure(append: fn(&Path)) -> (f64, u64) {
     let folder = tempfile::tempdir().unwrap();
     let journal = folder.path().join("journal.db");
-    drop(writer(&journal));
+    drop(writer(&journal, false));
     let began = Instant::now();
     append(&journal);
-    ROWS as f64 / began.elapsed().as_secs_f64()
+    let speed = ROWS as f64 / began.elapsed().as_secs_f64();
+    (speed, journal.metadata().unwrap().len())
 }
 
-fn writer(journal: &Path) -> Writer {
+fn writer(journal: &Path, chain: bool) -> Writer {
     let dead_letters = Limits { consecutive_max: 100, ratio_max: 0.5 };
-    Writer::open(journal, Rules { dead_letters, halt_on_gap: false }).unwrap()
+    Writer::open(journal, Rules { dead_letters, halt_on_gap: false, chain }).unwrap()
 }
 
 fn payload(number: i64) -> String {
@@ -59,7 +75,14 @@ fn payload(number: i64) -> String {
 }
 
 fn write_transaction(journal: &Path) {
-    let mut writer = writer(journal);
+    append(writer(journal, false));
+}
+
+fn chained(journal: &Path) {
+    append(writer(journal, true));
+}
+
+fn append(mut writer: Writer) {
     let begin = |partition: i64| {
         let at = Position { topic: TOPIC.into(), partition: partition as i32, offset: 0 };
         Item::Begin(Begin { at, epoch: 0, topic_id: None, new_log: None, gaps: Vec::new() })

@@ -144,6 +144,9 @@ pub struct Journal {
     pub path: PathBuf,
     /// Room on the disk that is given up when the disk is full, 0 (none) to 1 GiB.
     pub reserve_bytes: u64,
+    /// Whether each row of the journal and of the audit is chained to the one before it, so that `verify --chain` finds
+    /// what was changed or removed by hand.
+    pub chain: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -371,7 +374,7 @@ impl Default for Write {
 impl Default for Journal {
     fn default() -> Journal {
         // Room for some deletions: the log holds each page that they touch until it is copied into the file.
-        Journal { path: "/var/lib/crm-events-sink/journal.db".into(), reserve_bytes: 16 << 20 }
+        Journal { path: "/var/lib/crm-events-sink/journal.db".into(), reserve_bytes: 16 << 20, chain: false }
     }
 }
 

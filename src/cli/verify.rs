@@ -1,4 +1,4 @@
-//! `verify`: did we miss anything?
+//! `verify`: did we miss anything? `verify --chain`: was anything changed?
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use clap::Args;
 use super::load_config;
 use crate::Failure;
 use crate::config::{Overrides, parse_duration};
-use crate::verify::{Verify, VerifyError, verify};
+use crate::store::NotedHead;
+use crate::verify::{Verify, VerifyError, parse_head, verify, verify_chains};
 
 #[derive(Args)]
 pub struct VerifyArgs {
@@ -29,16 +30,27 @@ pub struct VerifyArgs {
     /// How long a sink that runs may take to store what the broker has now
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     wait: Duration,
+    /// Check the hash chains instead: whether a row of journal or audit was changed, removed or put in by hand
+    #[arg(long, conflicts_with_all = ["brokers", "offline"])]
+    chain: bool,
+    /// With --chain: a head that it printed earlier, which must still be in the chain; give it again for others
+    #[arg(long = "head", value_name = "CHAIN:ID:HASH", value_parser = parse_head, requires = "chain")]
+    heads: Vec<NotedHead>,
 }
 
-/// 0: complete. 1: something is missing or stands twice. 69: the broker does not answer. 74: a journal cannot be read.
+/// 0: complete, or whole. 1: something is missing, stands twice or was changed. 69: the broker does not answer. 74: a journal cannot be read.
 pub fn run_verify(args: VerifyArgs) -> ExitCode {
     let overrides = Overrides { brokers: args.brokers, ..Overrides::default() };
     let verified = load_config(args.config.as_deref(), &overrides).and_then(|config| {
         let default = || vec![config.journal.path.clone()];
         let journals = if args.journals.is_empty() { default() } else { args.journals };
-        let what = Verify { journals, offline: args.offline, wait: args.wait };
-        verify(&config, &what, &mut io::stdout().lock()).map_err(|error| match error {
+        let mut out = io::stdout().lock();
+        let verified = if args.chain {
+            verify_chains(&journals, &args.heads, &mut out)
+        } else {
+            verify(&config, &Verify { journals, offline: args.offline, wait: args.wait }, &mut out)
+        };
+        verified.map_err(|error| match error {
             VerifyError::Journal(error) => Failure::Journal(error),
             VerifyError::Broker(error) => Failure::Port(error.to_string()),
             VerifyError::Output(error) => Failure::System(error),

@@ -3,7 +3,7 @@
 pub mod breaker;
 pub mod work;
 
-use crate::event::{DecodeError, Record};
+use crate::event::{DecodeError, Record, UNKNOWN_TENANT, decode};
 
 /// Why a record is a dead letter. The list is closed: these words stand in `event_dlq.reason`, in the metrics'
 /// `reason` label and before the message in `event_dlq.error`.
@@ -63,7 +63,46 @@ impl DeadLetter {
     }
 }
 
+/// Whose a dead letter is, as `event_dlq.tenant_id` has it: the value's `tenant_id` where it can be read, else the key's
+/// part before its first `:`, else nobody's.
+pub fn tenant(record: &Record) -> Option<String> {
+    let of_value = decode(record.value.as_deref()).ok().filter(|tenant_id| tenant_id != UNKNOWN_TENANT);
+    of_value.or_else(|| {
+        let key = record.key.as_ref()?.as_text()?;
+        let (tenant_id, _) = key.split_once(':')?;
+        Some(tenant_id.to_owned()).filter(|tenant_id| !tenant_id.is_empty())
+    })
+}
+
 /// A reason and a message as `event_dlq.error` shows them.
 pub fn shown(reason: Reason, message: &str) -> String {
     format!("{}: {message}", reason.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Bytes, Headers, Position};
+
+    #[test]
+    fn a_dead_letter_is_its_values_tenants_else_its_keys_else_nobodys() {
+        let tenant = |key: Option<&[u8]>, value: &[u8]| {
+            let position = Position { topic: "leads".into(), partition: 0, offset: 0 };
+            let key = key.map(|key| Bytes(key.to_vec()));
+            let (value, headers) = (Some(value.to_vec()), Headers::default());
+            super::tenant(&Record { position, key, value, headers, timestamp_ms: None })
+        };
+        for (key, value, whose) in [
+            (Some(&b"acme:lead:1"[..]), &br#"{"tenant_id":"bolt"}"#[..], Some("bolt")),
+            (Some(b"acme:lead:1"), br#"{"tenant_id":7}"#, Some("7")),
+            (Some(b"acme:lead:1"), br#"{"tenant_id":"bolt"#, Some("acme")),
+            (Some(b"acme:lead:1"), b"{}", Some("acme")),
+            (Some(b"acme"), b"{}", None),
+            (Some(b":lead:1"), b"no json", None),
+            (Some(b"\xff:lead:1"), b"no json", None),
+            (None, br#"{"tenant_id":null}"#, None),
+        ] {
+            assert_eq!(tenant(key, value).as_deref(), whose, "{key:?} {value:?}");
+        }
+    }
 }

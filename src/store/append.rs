@@ -7,10 +7,10 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::coverage::{Log, Logs, Ranges};
-use super::row::{headers_text, is_constraint, is_the_records, key, refusal, time_text, value};
-use super::{StoreError, Writer, jobs, letters, overlap};
+use super::row::{headers_text, is_constraint, is_the_records, key, key_ref, refusal, time_text, value};
+use super::{StoreError, Writer, chain, jobs, letters, overlap};
 use crate::coverage::{Gap, NewLog};
-use crate::dead_letter::{DeadLetter, Reason};
+use crate::dead_letter::{DeadLetter, Reason, tenant};
 use crate::event::{Event, Record};
 use crate::queue::{Item, Partition, Sighting};
 
@@ -18,8 +18,8 @@ const INSERT_EVENT: &str = "INSERT INTO event_journal (tenant_id, topic, payload
      kafka_offset, kafka_key, kafka_headers, kafka_timestamp, replay_of, kafka_epoch) \
      VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
 const INSERT_DEAD_LETTER: &str = "INSERT INTO event_dlq (topic, payload, error, received_at, reason, \
-     kafka_partition, kafka_offset, kafka_key, kafka_headers, kafka_timestamp, kafka_epoch) \
-     VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
+     kafka_partition, kafka_offset, kafka_key, kafka_headers, kafka_timestamp, kafka_epoch, tenant_id) \
+     VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)";
 
 /// What became of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +183,9 @@ impl Writer {
         received_at: &str,
         isolation: Isolation,
     ) -> Result<(Appended, Logs), Failure> {
-        let rows = Rows { connection: &self.connection, journal_id: &self.journal_id, received_at, isolation };
+        let chain = chain::Head::open(&self.connection)?;
+        let mut rows =
+            Rows { connection: &self.connection, journal_id: &self.journal_id, received_at, isolation, chain };
         let ranges = Ranges { connection: &self.connection, recorded_at: received_at };
         let compared = self.logs.compares();
         let mut logs = self.logs.clone();
@@ -191,7 +193,7 @@ impl Writer {
         let mut appended = Appended::default();
         for item in items {
             let partition = item.partition();
-            let fate = self.fill_one(item, &partition, &mut logs, (&rows, &ranges), &mut appended)?;
+            let fate = self.fill_one(item, &partition, &mut logs, (&mut rows, &ranges), &mut appended)?;
             appended.fates.push(fate);
             touched.insert(partition);
         }
@@ -209,6 +211,9 @@ impl Writer {
         if (compared || !appended.new_logs.is_empty()) && !logs.compares() {
             self.connection.execute_batch(overlap::DROP_INDEX)?;
         }
+        if let Some(chain) = rows.chain.filter(|_| appended.fates.contains(&Fate::Journaled)) {
+            chain.save(&self.connection)?;
+        }
         Ok((appended, logs))
     }
 
@@ -217,7 +222,7 @@ impl Writer {
         item: &Item,
         partition: &Partition,
         logs: &mut Logs,
-        (rows, ranges): (&Rows, &Ranges),
+        (rows, ranges): (&mut Rows, &Ranges),
         appended: &mut Appended,
     ) -> Result<Fate, Failure> {
         if let Item::Begin(begin) = item {
@@ -294,11 +299,13 @@ struct Rows<'a> {
     journal_id: &'a str,
     received_at: &'a str,
     isolation: Isolation,
+    /// None while the chain is off.
+    chain: Option<chain::Head>,
 }
 
 impl Rows<'_> {
     /// Stores a record of `log`; one that was stored under the log before becomes this one's.
-    fn store(&self, item: &Item, partition: &Partition, log: &Log) -> Result<Fate, Failure> {
+    fn store(&mut self, item: &Item, partition: &Partition, log: &Log) -> Result<Fate, Failure> {
         let found = match item.record() {
             Some(record) => overlap::adopt(self.connection, partition, log, record)?,
             None => None,
@@ -323,13 +330,13 @@ impl Rows<'_> {
         }
     }
 
-    fn insert(&self, event: &Event, epoch: i64) -> Result<Fate, Failure> {
+    fn insert(&mut self, event: &Event, epoch: i64) -> Result<Fate, Failure> {
         if self.isolation != Isolation::Savepoint {
-            self.insert_event(event, epoch).map_err(|error| self.blame(error))?;
+            self.insert_event(event, epoch)?;
             return Ok(Fate::Journaled);
         }
         self.connection.execute_batch("SAVEPOINT row")?;
-        let refused = match self.insert_event(event, epoch).map_err(|error| self.blame(error)) {
+        let refused = match self.insert_event(event, epoch) {
             Ok(()) => None,
             Err(Failure::Refused(error)) if !self.connection.is_autocommit() => Some(refused(event, &error)),
             Err(failure) => return Err(failure),
@@ -352,23 +359,44 @@ impl Rows<'_> {
         }
     }
 
-    fn insert_event(&self, event: &Event, epoch: i64) -> rusqlite::Result<()> {
+    fn insert_event(&mut self, event: &Event, epoch: i64) -> Result<(), Failure> {
         let record = &event.record;
-        let payload = record.value.as_deref().unwrap_or_default();
-        self.connection.prepare_cached(INSERT_EVENT)?.execute(params![
-            event.tenant_id,
-            &*record.position.topic,
-            ToSqlOutput::Borrowed(ValueRef::Text(payload)),
-            self.received_at,
-            record.position.partition,
-            record.position.offset,
-            key(record),
-            headers_text(record),
-            record.timestamp_ms,
-            self.replay_of(record)?,
-            epoch,
-        ])?;
-        Ok(())
+        let position = &record.position;
+        let payload = ValueRef::Text(record.value.as_deref().unwrap_or_default());
+        let (key, headers) = (key_ref(record), headers_text(record));
+        let replay_of = self.replay_of(record)?;
+        let inserted = self.connection.prepare_cached(INSERT_EVENT).and_then(|mut insert| {
+            insert.execute(params![
+                event.tenant_id,
+                &*position.topic,
+                ToSqlOutput::Borrowed(payload),
+                self.received_at,
+                position.partition,
+                position.offset,
+                ToSqlOutput::Borrowed(key),
+                headers,
+                record.timestamp_ms,
+                replay_of,
+                epoch,
+            ])
+        });
+        // A trigger may have it ignored.
+        let is_there = inserted.map_err(|error| self.blame(error))? == 1;
+        let Some(chain) = self.chain.as_mut().filter(|_| is_there) else { return Ok(()) };
+        let row = chain::EventRow {
+            content: [payload, key, headers.as_deref().map_or(ValueRef::Null, ValueRef::from)],
+            rest: [
+                ValueRef::Text(event.tenant_id.as_bytes()),
+                ValueRef::Text(position.topic.as_bytes()),
+                ValueRef::Text(self.received_at.as_bytes()),
+                ValueRef::Integer(position.partition.into()),
+                ValueRef::Integer(position.offset),
+                record.timestamp_ms.map_or(ValueRef::Null, ValueRef::Integer),
+                replay_of.map_or(ValueRef::Null, ValueRef::Integer),
+                ValueRef::Null,
+            ],
+        };
+        Ok(chain.add(self.connection, self.connection.last_insert_rowid(), &row)?)
     }
 
     /// The record was inserted just now. If it was sent from here, it has come back.
@@ -408,6 +436,7 @@ impl Rows<'_> {
             headers_text(record),
             record.timestamp_ms,
             epoch,
+            tenant(record),
         ];
         let inserted = self.connection.prepare_cached(INSERT_DEAD_LETTER).and_then(|mut insert| insert.execute(row));
         // There is no second DLQ: a rule on this table is the box's fault, not the record's.
@@ -445,7 +474,8 @@ mod tests {
         Item::Event(Event { record, tenant_id: "acme".into() })
     }
 
-    const RULES: Rules = Rules { dead_letters: Limits { consecutive_max: 3, ratio_max: 1.0 }, halt_on_gap: false };
+    const RULES: Rules =
+        Rules { dead_letters: Limits { consecutive_max: 3, ratio_max: 1.0 }, halt_on_gap: false, chain: true };
 
     fn begin(offset: i64, epoch: i64, new_log: Option<NewLog>) -> Item {
         let at = Position { topic: "leads".into(), partition: 0, offset };

@@ -1,12 +1,12 @@
 //! The audit's rows.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::row::{time, time_text};
-use super::{Readers, StoreError, Writer};
+use super::{Readers, StoreError, Writer, chain};
 use crate::audit::Act;
 
 /// A row of `GET /audit`.
@@ -42,7 +42,9 @@ pub(super) fn note(connection: &Connection, act: &Act, now: Timestamp) -> rusqli
         act.started_id,
         act.tenant_id,
     ])?;
-    Ok(connection.last_insert_rowid())
+    let id = connection.last_insert_rowid();
+    chain::add_audit_row(connection, id)?;
+    Ok(id)
 }
 
 impl Writer {
@@ -51,7 +53,10 @@ impl Writer {
     /// # Errors
     /// A fault of the box.
     pub fn note(&mut self, act: &Act, now: Timestamp) -> Result<i64, StoreError> {
-        Ok(note(&self.connection, act, now)?)
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let id = note(&transaction, act, now)?;
+        transaction.commit()?;
+        Ok(id)
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn check(journal: &Path, whole_look: bool) -> Result<bool, StoreError
 }
 
 /// Reading takes no part in checkpoints, not even as the last one to close.
-fn open_to_look(journal: &Path) -> Result<Connection, StoreError> {
+pub(super) fn open_to_look(journal: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let failed = |error| StoreError::at(journal, error);
     let connection = Connection::open_with_flags(journal, flags).map_err(failed)?;

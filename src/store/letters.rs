@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::row::{bytes, headers, is_the_records, optional_time, refusal, time, time_text};
-use super::{Readers, StoreError, Writer, audit};
+use super::{Readers, StoreError, Writer, audit, chain};
 use crate::audit::{Act, Outcome};
 use crate::dead_letter::work::{self, Claim, Edited, LetterFilter, LetterRefusal, Republished, Retried, Retry};
 use crate::dead_letter::{DeadLetter, shown};
@@ -345,6 +345,7 @@ fn retry_one(
     }
     let event_id = transaction.last_insert_rowid();
     transaction.execute_batch("RELEASE letter")?;
+    chain::add_event(transaction, event_id)?;
     let sql = "UPDATE event_dlq SET state = 'journaled', attempts = attempts + 1, last_error = NULL, last_attempt_at = ?2, \
                event_id = ?3, note = coalesce(?4, note) WHERE id = ?1";
     let note = edited.map(|edited| &edited.note);

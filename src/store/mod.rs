@@ -2,6 +2,7 @@
 
 mod append;
 mod audit;
+mod chain;
 mod check;
 mod coverage;
 mod fault;
@@ -32,6 +33,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use append::{Appended, Fate};
 pub use audit::{AuditFilter, AuditRow};
+pub use chain::{ChainReport, NotedHead, check_chains};
 pub use check::check_whole;
 pub use coverage::StoredPosition;
 pub use integrity::{Audit, LogCoverage, audit};
@@ -215,6 +217,9 @@ fn prepare(connection: &Connection, path: &Path, version: i64) -> rusqlite::Resu
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
          PRAGMA journal_size_limit = 16777216; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -8192",
     )?;
+    // What is deleted or overwritten becomes zeros, always: a page that is split leaves copies behind, of which nobody
+    // knows later.
+    connection.pragma_update(None, "secure_delete", true)?;
     if version == 0 {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}; COMMIT"))?;
         member::inherit(connection, path)?;

@@ -32,19 +32,23 @@ pub(super) fn is_constraint(error: &rusqlite::Error) -> bool {
 }
 
 pub(super) fn value(record: &Record) -> ToSqlOutput<'_> {
-    text_or_blob(record.value.as_deref())
+    ToSqlOutput::Borrowed(text_or_blob(record.value.as_deref()))
 }
 
 pub(super) fn key(record: &Record) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(key_ref(record))
+}
+
+pub(super) fn key_ref(record: &Record) -> ValueRef<'_> {
     text_or_blob(record.key.as_ref().map(|key| key.0.as_slice()))
 }
 
-fn text_or_blob(bytes: Option<&[u8]>) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(match bytes {
+fn text_or_blob(bytes: Option<&[u8]>) -> ValueRef<'_> {
+    match bytes {
         None => ValueRef::Null,
         Some(bytes) if std::str::from_utf8(bytes).is_ok() => ValueRef::Text(bytes),
         Some(bytes) => ValueRef::Blob(bytes),
-    })
+    }
 }
 
 pub(super) fn headers_text(record: &Record) -> Option<String> {

@@ -30,7 +30,7 @@ pub fn run_sql(journal: &Path, sql: &str, read_only: bool, out: &mut impl Write)
     check_head(journal)?;
     let connection = Connection::open_with_flags(journal, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0")?;
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA secure_delete = ON")?;
     let mut statements = Batch::new(&connection, sql);
     while let Some(mut statement) = statements.next()? {
         let columns = statement.column_count();

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::coverage::Logs;
-use super::{BUSY_TIMEOUT, Occasion, StoreError, audit, journal_info, open_for_writing, settle};
+use super::{BUSY_TIMEOUT, Occasion, StoreError, audit, chain, journal_info, open_for_writing, settle};
 use crate::audit::{Act, Outcome};
 use crate::dead_letter::breaker::Limits;
 use crate::queue::Partition;
@@ -29,6 +29,8 @@ pub struct Rules {
     pub dead_letters: Limits,
     /// A gap that is a loss halts its partition.
     pub halt_on_gap: bool,
+    /// Whether rows of the journal and of the audit are chained.
+    pub chain: bool,
 }
 
 /// The only connection that writes.
@@ -62,11 +64,12 @@ impl Writer {
     }
 
     fn open_on(path: &Path, rules: Rules, occasion: Occasion) -> Result<Writer, StoreError> {
-        let connection = open_for_writing(path, occasion)?;
+        let mut connection = open_for_writing(path, occasion)?;
         connection.wal_hook(Some(|_, pages| {
             WAL_PAGES.set(pages);
             Ok(())
         }));
+        chain::obey(&mut connection, rules.chain, Timestamp::now())?;
         let mut writer = Writer {
             journal_id: journal_info(&connection, "journal_id")?,
             logs: Logs::stored(&connection)?,

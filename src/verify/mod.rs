@@ -1,6 +1,7 @@
 //! `crm-events-sink verify`: did we miss anything? The files' rows against the ranges they record, the ranges against the
-//! broker, and the files of a group against each other.
+//! broker, and the files of a group against each other. `--chain`: was anything changed since?
 
+mod chain;
 mod compare;
 
 use std::collections::BTreeSet;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use self::chain::{parse_head, verify_chains};
 use self::compare::{Partition, compare};
 use crate::config::Config;
 use crate::consume::{BrokerPartition, BrokerView, ViewError, broker_view};

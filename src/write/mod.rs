@@ -53,7 +53,7 @@ pub fn limits(config: &Config) -> Limits {
 
 pub fn rules(config: &Config) -> Rules {
     let dead_letters = breaker::Limits { consecutive_max: config.dlq.max_consecutive, ratio_max: config.dlq.max_ratio };
-    Rules { dead_letters, halt_on_gap: config.consume.on_gap == OnGap::Halt }
+    Rules { dead_letters, halt_on_gap: config.consume.on_gap == OnGap::Halt, chain: config.journal.chain }
 }
 
 /// What shares a transaction.

@@ -5,6 +5,7 @@ mod abuse;
 mod apache_kafka;
 mod box_faults;
 mod bulk;
+mod chain;
 mod cli;
 mod corruption;
 mod coverage;

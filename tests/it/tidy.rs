@@ -69,6 +69,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("r2d2", &["store"]),
     ("r2d2_sqlite", &["store"]),
     ("rustix", &["store", "serve"]),
+    ("sha2", &["store"]),
     ("tiny_http", &["serve"]),
     ("httparse", &["serve"]),
     ("tokio_rustls", &["serve"]),
