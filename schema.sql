@@ -216,6 +216,8 @@ CREATE TABLE journal_info (
 
 INSERT INTO journal_info VALUES ('journal_id', lower(hex(randomblob(16))));
 INSERT INTO journal_info VALUES ('member_id', lower(hex(randomblob(8))));
+-- What was deleted or moved left no copies in the pages' unused parts, from the file's first day on.
+INSERT INTO journal_info VALUES ('unused_parts', 'zeroed');
 
 PRAGMA application_id = 0x43455331; -- 'CES1'
 PRAGMA user_version = 4;

@@ -16,6 +16,7 @@
 //! - [`write`]: the writer thread: one transaction a batch
 //! - [`store`]: the journal file: one writer, many readers, all SQL
 //! - [`job`], [`audit`]: what a bulk replay is; what an operator does, as it is put down
+//! - [`removal`]: what is pruned and erased
 //! - [`replay`]: an event goes to its topic again, or a job's events do, until the broker has them
 //! - [`auth`]: who asks, and what that one may do
 //! - [`serve`]: the HTTP threads
@@ -42,6 +43,7 @@ pub mod job;
 pub mod metrics;
 pub mod queue;
 pub mod reload;
+pub mod removal;
 pub mod replay;
 pub mod serve;
 pub mod shutdown;
@@ -182,6 +184,7 @@ pub fn run(
         gate: Arc::clone(&gate),
         names: serve::names(&config),
         description: serve::Description::of(&config),
+        removals: serve::Removals::default(),
     };
     if config.api.auth.is_on() {
         let gate = Arc::clone(&gate);

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 pub use self::durable::Durable;
 use self::orders::Ordered;
-pub use self::orders::{Answer, JobOrder, LetterOrder, Order, OrderError, Orders};
+pub use self::orders::{Answer, JobOrder, LetterOrder, Order, OrderError, Orders, RemovalOrder};
 
 use crate::coverage::Begin;
 use crate::dead_letter::DeadLetter;

@@ -10,6 +10,7 @@ use super::{Batch, Partition};
 use crate::audit::Act;
 use crate::dead_letter::work::{Claim, LetterRefusal, Republished, Retried, Retry};
 use crate::job::{Change, JobRefusal, Made, NewJob, Step};
+use crate::removal::{Erasure, Pruned, RemovalRefusal, Rows, Scope};
 
 /// Where an order's answer goes. One that is dropped says that nothing was done.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub enum Order {
     },
     Job(Box<JobOrder>),
     Letter(Box<LetterOrder>),
+    Removal(Box<RemovalOrder>),
 }
 
 /// About replay jobs.
@@ -65,6 +67,21 @@ pub enum LetterOrder {
     Release { id: i64, republished: Republished, act: Act, answer: Answer<()> },
     /// Those that are open; how many these were.
     Discard { ids: Vec<i64>, note: String, act: Act, answer: Answer<usize> },
+}
+
+/// About what goes for good.
+#[derive(Debug)]
+pub enum RemovalOrder {
+    /// Begins an erasure, or finds it.
+    Begin { scope: Scope, act: Act, answer: Answer<Erasure> },
+    /// Erases these rows of the erasure's.
+    Erase { erasure: i64, scope: Scope, rows: Rows, answer: Answer<Result<(), RemovalRefusal>> },
+    /// Zeroes the unused parts of these pages.
+    Scrub { pages: Vec<u32>, answer: Answer<()> },
+    /// Nothing of it is left.
+    Finish { erasure: i64, scope: Scope, act: Act, answer: Answer<Result<Erasure, RemovalRefusal>> },
+    /// Prunes the next events up to `last_id`; `act` is the audit's row of it.
+    Prune { last_id: i64, act: i64, answer: Answer<Pruned> },
 }
 
 /// An order, and whether its giver still waits for the writer to begin with it.

@@ -138,6 +138,9 @@ impl Run {
         for event in events {
             match event {
                 Err(id) => verdicts.push((*id, Verdict::Failed("it is no longer in the journal".to_owned()))),
+                Ok(EventDetail { id, erased: Some(certificate), .. }) => {
+                    verdicts.push((*id, Verdict::Failed(format!("it is erased, see audit row {certificate}"))));
+                }
                 Ok(event) => {
                     is_held = is_held || !self.await_turn();
                     match if is_held { Some(Verdict::Unsent) } else { self.produce(event, true) } {

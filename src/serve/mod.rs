@@ -22,7 +22,7 @@ use tiny_http::Header;
 pub use self::edge::tls::Certificate;
 use self::edge::{CLIENT, Edge, Opening, TLS};
 pub use self::metrics::MetricsApi;
-pub use self::operator::{Description, OperatorApi};
+pub use self::operator::{Description, OperatorApi, Removals};
 pub use self::probe::Probe;
 use self::reply::Reply;
 use self::upstream::Upstream;

@@ -10,6 +10,7 @@ use crate::auth::AuthError;
 use crate::dead_letter::work::LetterRefusal;
 use crate::job::JobRefusal;
 use crate::queue::OrderError;
+use crate::removal::RemovalRefusal;
 use crate::replay::{JobError, ReplayError};
 use crate::store::StoreError;
 
@@ -55,6 +56,9 @@ pub enum ApiError {
     /// Who asks may not.
     #[error("{0}")]
     Forbidden(String),
+    /// It was, and is erased.
+    #[error("{0}")]
+    Gone(String),
     /// What was asked for means nothing that exists.
     #[error("{0}")]
     Nothing(String),
@@ -77,6 +81,11 @@ pub enum ApiError {
     Job(#[from] JobError),
     #[error("{0}")]
     Letter(#[from] LetterRefusal),
+    #[error("{0}")]
+    Removal(#[from] RemovalRefusal),
+    /// One at a time.
+    #[error("another request erases or prunes just now; try again")]
+    Removing,
     #[error("{0}")]
     Order(#[from] OrderError),
     #[error("{0}")]
@@ -102,7 +111,9 @@ impl ApiError {
             ApiError::Forbidden(_) => 403,
             ApiError::Method { .. } => 405,
             ApiError::Parameter { .. } => 422,
-            ApiError::Confirm { .. } | ApiError::Unfitting(_) => 409,
+            ApiError::Confirm { .. } | ApiError::Unfitting(_) | ApiError::Removal(_) => 409,
+            ApiError::Gone(_) => 410,
+            ApiError::Removing => 429,
             ApiError::Replay(ReplayError::TimedOut { .. }) => 504,
             ApiError::Replay(ReplayError::Refused(_)) => 502,
             ApiError::Replay(ReplayError::Busy) | ApiError::Job(JobError::TooMany) => 429,
@@ -129,6 +140,9 @@ impl ApiError {
             ApiError::Letter(LetterRefusal::NotOpen { id, state, event_id }) => {
                 json!({"dead_letter_id": id, "state": state, "event_id": event_id})
             }
+            ApiError::Removal(RemovalRefusal::Job { job_id, event_id, .. }) => {
+                json!({"job_id": job_id, "event_id": event_id})
+            }
             _ => Value::Null,
         }
     }
@@ -142,7 +156,9 @@ impl ApiError {
             ApiError::Auth(AuthError::TooMany { seconds }) | ApiError::TooManyReplays { seconds } => {
                 vec![("Retry-After", seconds.to_string())]
             }
-            ApiError::Replay(ReplayError::Busy) | ApiError::Order(_) => vec![("Retry-After", "1".to_owned())],
+            ApiError::Replay(ReplayError::Busy) | ApiError::Removing | ApiError::Order(_) => {
+                vec![("Retry-After", "1".to_owned())]
+            }
             ApiError::Store(error) if error.is_passing() => vec![("Retry-After", "1".to_owned())],
             _ => Vec::new(),
         }

@@ -40,7 +40,7 @@ pub struct LetterWork {
     pub reason: String,
     /// Dead letters of one group failed for the same reason with an error of the same shape.
     pub group: String,
-    /// open, journaled, republishing, republished, uncertain or discarded.
+    /// open, journaled, republishing, republished, uncertain, discarded or erased.
     pub state: String,
     /// Retries so far, and how the last one ended.
     pub attempts: i64,
@@ -68,6 +68,9 @@ pub struct LetterDetail {
     pub kafka_timestamp: Option<i64>,
     /// Whose it is, as far as its value or its key say.
     pub tenant_id: Option<String>,
+    /// The certificate in the audit of its erasure: payload, key and headers are no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased: Option<i64>,
     #[serde(flatten)]
     pub work: LetterWork,
 }
@@ -406,7 +409,7 @@ impl Readers {
     pub fn dead_letter(&self, tenant: Option<&str>, id: i64) -> Result<Option<LetterDetail>, StoreError> {
         let sql = format!(
             "SELECT id, topic, error, received_at, payload, kafka_partition, kafka_offset, kafka_key, kafka_headers, \
-             kafka_timestamp, tenant_id, {WORK} FROM event_dlq WHERE id = ?1 AND (?2 IS NULL OR tenant_id = ?2)"
+             kafka_timestamp, tenant_id, erased, {WORK} FROM event_dlq WHERE id = ?1 AND (?2 IS NULL OR tenant_id = ?2)"
         );
         let reader = self.get()?;
         let letter = reader.prepare_cached(&sql)?.query_row((id, tenant), |row| {
@@ -422,7 +425,8 @@ impl Readers {
                 kafka_headers: headers(row, 8)?,
                 kafka_timestamp: row.get(9)?,
                 tenant_id: row.get(10)?,
-                work: work_from_row(row, 11)?,
+                erased: row.get(11)?,
+                work: work_from_row(row, 12)?,
             })
         });
         Ok(letter.optional()?)

@@ -5,6 +5,7 @@ mod audit;
 mod chain;
 mod check;
 mod coverage;
+mod erasure;
 mod fault;
 mod integrity;
 mod jobs;
@@ -12,10 +13,12 @@ mod letters;
 mod member;
 mod overlap;
 mod plan;
+mod prune;
 mod quarantine;
 mod query;
 mod reserve;
 mod row;
+mod scrub;
 mod settle;
 mod sql;
 mod writer;
@@ -27,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use prune::removal_block;
 use r2d2_sqlite::SqliteConnectionManager;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -209,6 +213,7 @@ fn open_for_writing(path: &Path, occasion: Occasion) -> Result<Connection, Store
 
 fn prepare(connection: &Connection, path: &Path, version: i64) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    erasure::add_functions(connection)?;
     if version == 0 {
         // Before the first table, or it has no effect; pages that retention frees can then go back to the disk.
         connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
@@ -359,6 +364,7 @@ impl Readers {
     fn set_up(reader: &mut Connection) -> rusqlite::Result<()> {
         reader.busy_timeout(Readers::PATIENCE)?;
         letters::add_functions(reader)?;
+        erasure::add_functions(reader)?;
         reader.execute_batch(
             "PRAGMA query_only = 1; PRAGMA trusted_schema = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -2048",
         )

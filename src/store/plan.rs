@@ -31,6 +31,8 @@ pub struct Found {
     pub last_received_at: Option<String>,
     pub by_topic: BTreeMap<String, usize>,
     pub by_tenant: BTreeMap<String, usize>,
+    /// Events that are erased, which were left out too.
+    pub erased: usize,
     /// In the order in which they were stored.
     #[serde(skip)]
     pub event_ids: Vec<i64>,
@@ -81,13 +83,17 @@ impl Readers {
         let sql = format!(
             "SELECT id, tenant_id, topic, octet_length(payload), received_at, EXISTS (SELECT 1 FROM event_journal AS newer \
              WHERE newer.kafka_key = event.kafka_key AND newer.id > event.id AND newer.replay_of IS NULL), \
-             replay_of IS NOT NULL FROM event_journal AS event WHERE {} ORDER BY id",
+             replay_of IS NOT NULL, erased IS NOT NULL FROM event_journal AS event WHERE {} ORDER BY id",
             conditions.join(" AND ")
         );
         let mut select = snapshot.prepare_cached(&sql)?;
         let mut rows = select.query(params_from_iter(values))?;
         let mut found = Found::default();
         while let Some(row) = rows.next()? {
+            if row.get(7)? {
+                found.erased += 1;
+                continue;
+            }
             let (is_superseded, is_replay) = (row.get(5)?, row.get(6)?);
             if (is_superseded && skip.superseded) || (is_replay && skip.replays) {
                 found.skipped += 1;

@@ -62,6 +62,9 @@ pub struct EventDetail {
     pub replay_of: Option<i64>,
     /// The dead letter that a retry made this event of.
     pub dlq_id: Option<i64>,
+    /// The certificate in the audit of its erasure: payload, key and headers are no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased: Option<i64>,
     /// The rows that are replays of this one.
     pub replays: Vec<i64>,
 }
@@ -127,7 +130,7 @@ impl Readers {
 /// An event without the rows that are replays of it.
 pub(super) fn event_alone(connection: &Connection, id: i64) -> rusqlite::Result<Option<EventDetail>> {
     let sql = "SELECT id, tenant_id, topic, received_at, payload, kafka_partition, kafka_offset, kafka_key, \
-               kafka_headers, kafka_timestamp, replay_of, dlq_id FROM event_journal WHERE id = ?1";
+               kafka_headers, kafka_timestamp, replay_of, dlq_id, erased FROM event_journal WHERE id = ?1";
     let event = connection.prepare_cached(sql)?.query_row([id], |row| {
         Ok(EventDetail {
             id: row.get(0)?,
@@ -142,6 +145,7 @@ pub(super) fn event_alone(connection: &Connection, id: i64) -> rusqlite::Result<
             kafka_timestamp: row.get(9)?,
             replay_of: row.get(10)?,
             dlq_id: row.get(11)?,
+            erased: row.get(12)?,
             replays: Vec::new(),
         })
     });

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{Write, halted_part};
 use crate::audit::Act;
 use crate::dead_letter::work::Retried;
-use crate::queue::{Answer, JobOrder, LetterOrder, Order, Partition};
+use crate::queue::{Answer, JobOrder, LetterOrder, Order, Partition, RemovalOrder};
 use crate::store::StoreError;
 
 impl Write {
@@ -23,6 +23,7 @@ impl Write {
             }
             Order::Job(order) => self.obey_job(*order, now),
             Order::Letter(order) => self.obey_letter(*order, now),
+            Order::Removal(order) => self.obey_removal(*order, now),
         }
     }
 
@@ -66,6 +67,35 @@ impl Write {
             }
         }
         self.count_dead_letters();
+    }
+
+    fn obey_removal(&mut self, order: RemovalOrder, now: Timestamp) {
+        match order {
+            RemovalOrder::Begin { scope, act, answer } => {
+                let begun = self.store.begin_erasure(&scope, &act, now);
+                self.answer(begun, answer);
+            }
+            RemovalOrder::Erase { erasure, scope, rows, answer } => {
+                let erased = self.store.erase(erasure, &scope, &rows);
+                self.answer(erased, answer);
+                if !rows.letters.is_empty() {
+                    self.count_dead_letters();
+                }
+            }
+            RemovalOrder::Scrub { pages, answer } => {
+                let scrubbed = self.store.scrub(&pages);
+                self.answer(scrubbed, answer);
+            }
+            RemovalOrder::Finish { erasure, scope, act, answer } => {
+                let finished = self.store.finish_erasure(erasure, &scope, &act, now);
+                self.answer(finished, answer);
+            }
+            RemovalOrder::Prune { last_id, act, answer } => {
+                let pruned = self.store.prune(last_id, act);
+                self.answer(pruned, answer);
+            }
+        }
+        self.measure_files();
     }
 
     fn count_retried(&self, retried: &[(i64, Retried)]) {

@@ -124,13 +124,33 @@ fn a_journal_of_version_1_is_brought_up_to_date() {
     for number in 0..10 {
         sender.queue_event(LEADS, "acme", number);
     }
-    sender.flush();
+    // Dead letters by a trigger, whose tenants are in the value, in the key and nowhere, and by bad bytes.
+    for (key, value) in [
+        (Some("bolt:lead:1"), &br#"{"tenant_id":"core","dead":1}"#[..]),
+        (None, br#"{"tenant_id":7.50,"dead":1}"#),
+        (Some("bolt:lead:1"), br#"{"tenant_id":null,"dead":1}"#),
+        (Some("bolt"), br#"{"dead":1}"#),
+        (Some("bolt:lead:2"), b"\xff no json"),
+        (Some(":lead:2"), br#"["array"]"#),
+    ] {
+        let key = key.map(str::as_bytes);
+        sender.queue(&Record { topic: LEADS, key, value: Some(value), ..Record::default() });
+    }
     let mut sink = Setup::with(&broker.bootstrap()).start();
+    let trigger = "CREATE TRIGGER dead BEFORE INSERT ON event_journal WHEN NEW.payload->>'dead' BEGIN SELECT RAISE(ABORT, 'dead'); END";
+    assert!(sink.sql(trigger).status.success());
+    sender.flush();
     sink.await_events(10);
+    eventually("the dead letters are there", || sink.dead_letters() == 6);
+    assert!(sink.sql("DROP TRIGGER dead").status.success());
+    let whose = "SELECT group_concat(coalesce(tenant_id, '-'), ' ') FROM (SELECT * FROM event_dlq ORDER BY id)";
+    assert_eq!(sink.value::<String>(whose), "core 7.50 bolt - bolt -");
     assert_eq!(sink.stop(), Some(0));
     let journal = rusqlite::Connection::open(sink.journal()).unwrap();
     let made_new = schema(&journal);
     let back = "DROP TABLE audit; DROP TABLE replay_job; DROP TABLE replay_item;
+        DROP TABLE event_chain; DROP TABLE audit_chain; DROP TABLE chain_segment; DROP TABLE erasure;
+        ALTER TABLE event_journal DROP COLUMN erased; ALTER TABLE event_dlq DROP COLUMN erased;
         DROP INDEX event_journal_key; DROP INDEX event_dlq_open;
         DROP TRIGGER event_journal_pruned; DROP TRIGGER event_dlq_pruned; DROP TABLE kafka_range;
         ALTER TABLE event_journal DROP COLUMN dlq_id;
@@ -143,14 +163,15 @@ fn a_journal_of_version_1_is_brought_up_to_date() {
             PRIMARY KEY (topic, kafka_partition)) STRICT, WITHOUT ROWID;
         INSERT INTO p SELECT topic, kafka_partition, next_offset FROM kafka_position;
         DROP TABLE kafka_position; ALTER TABLE p RENAME TO kafka_position;
-        DELETE FROM journal_info WHERE name = 'member_id'; PRAGMA user_version = 1";
+        DELETE FROM journal_info WHERE name IN ('member_id', 'unused_parts'); PRAGMA user_version = 1";
     journal.execute_batch(back).unwrap();
     drop(journal);
     sender.event(LEADS, "acme", 10);
     let sink = sink.restart();
     sink.await_events(11);
     let leads = integrity(&sink, LEADS, 0);
-    assert_eq!((&leads["first"], &leads["last"], &leads["stored"]), (&0.into(), &10.into(), &11.into()));
+    assert_eq!((&leads["first"], &leads["last"], &leads["stored"]), (&0.into(), &16.into(), &11.into()));
+    assert_eq!(sink.value::<String>(whose), "core 7.50 bolt - bolt -");
     assert_eq!(verify(&sink, &[]).0, 0);
     assert_eq!(schema(&rusqlite::Connection::open(sink.journal()).unwrap()), made_new);
 }

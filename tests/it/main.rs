@@ -13,6 +13,7 @@ mod decode;
 mod demo;
 mod documents;
 mod durability;
+mod erasure;
 mod faults;
 mod harness;
 mod http;

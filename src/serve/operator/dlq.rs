@@ -16,7 +16,7 @@ pub const GROUP: Parameter =
     Parameter::text("group", "One group of errors, as GET /dlq/groups names it", "0f1e2d3c4b5a6978");
 pub const STATE: Parameter = Parameter::word(
     "state",
-    &["open", "journaled", "republishing", "republished", "uncertain", "discarded", "all"],
+    &["open", "journaled", "republishing", "republished", "uncertain", "discarded", "erased", "all"],
     "What was done about them; open where it is left out",
 );
 

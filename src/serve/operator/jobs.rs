@@ -136,7 +136,8 @@ fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
         Idempotency { key, fingerprint: format!("{:016x}", hasher.finish()) }
     });
     let tenant = call.tenant().or(filter.tenant_id.as_deref());
-    let mut act = call.act(filter.to_json()).about(tenant);
+    let shown = Filter { key: filter.key.as_ref().map(|key| api.digest(key)), ..filter.clone() };
+    let mut act = call.act(shown.to_json()).about(tenant);
     act.reason = manner.reason.clone().or(act.reason);
     let is_repeated = match &idempotency {
         Some(idempotency) => api.readers.has_job_of(&idempotency.key)?,
@@ -281,8 +282,12 @@ fn choose(api: &OperatorApi, call: &Call, filter: &Filter, skip: Skip) -> Result
             return Err(ApiError::parameter("filter", problem));
         }
     };
-    if found.unknown.is_empty() {
+    if found.unknown.is_empty() && (found.erased == 0 || filter.event_ids.is_none()) {
         return Ok(found);
+    }
+    if found.unknown.is_empty() {
+        let what = format!("{} of these events are erased and cannot be replayed, so nothing was done", found.erased);
+        return Err(ApiError::Gone(what));
     }
     let ids: Vec<String> = found.unknown.iter().map(i64::to_string).collect();
     Err(ApiError::Nothing(format!("not found, so nothing was done: event {}", ids.join(", "))))

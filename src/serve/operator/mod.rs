@@ -6,6 +6,7 @@ mod browser;
 mod call;
 mod description;
 mod dlq;
+mod erase;
 mod events;
 mod health;
 mod integrity;
@@ -14,6 +15,8 @@ mod jobs;
 mod openapi;
 mod page;
 mod parameter;
+mod prune;
+mod removals;
 mod repair;
 mod repair_answers;
 mod replay;
@@ -29,6 +32,7 @@ use std::time::Duration;
 pub use self::browser::own_name;
 use self::call::Call;
 pub use self::description::Description;
+pub use self::removals::Removals;
 use self::route::Route;
 use self::routes::ROUTES;
 use super::reply::{ApiError, Reply};
@@ -57,6 +61,7 @@ pub struct OperatorApi {
     /// By which this box may be called.
     pub names: Vec<String>,
     pub description: Description,
+    pub removals: Removals,
 }
 
 impl OperatorApi {
@@ -97,11 +102,29 @@ impl OperatorApi {
             return;
         }
         let request = call.request;
-        let target = format!("{}?{}", request.path, request.query).chars().take(500).collect();
+        let target = format!("{}?{}", request.path, self.without_key(&request.query)).chars().take(500).collect();
         let outcome = if error.is_refusal() { Outcome::Refused } else { Outcome::Failed };
         if let Err(unnoted) = self.note(call.act(target).with(outcome, error)) {
             tracing::warn!(action, %error, %unnoted, "a refusal is not in the audit");
         }
+    }
+
+    /// A query as the audit may have it, which stays for ever: of a key its digest.
+    fn without_key(&self, query: &str) -> String {
+        let pairs = || form_urlencoded::parse(query.as_bytes());
+        if !pairs().any(|(name, _)| name == "key") {
+            return query.to_owned();
+        }
+        let mut shown = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in pairs() {
+            let value = if name == "key" { self.digest(&value).into() } else { value };
+            shown.append_pair(&name, &value);
+        }
+        shown.finish()
+    }
+
+    fn digest(&self, key: &str) -> String {
+        self.readers.key_digest(key).map_or_else(|_| "(not shown)".to_owned(), |digest| format!("sha256:{digest}"))
     }
 
     /// Puts `act` down in the audit; the row's id.

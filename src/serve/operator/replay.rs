@@ -27,6 +27,10 @@ pub struct Replayed {
 pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let id = call.id();
     let event = api.readers.event(call.tenant(), id)?.ok_or(ApiError::NoSuchRow { what: "event", id })?;
+    if let Some(certificate) = event.erased {
+        let what = format!("event {id} is erased (see audit row {certificate}), and cannot be replayed any more");
+        return Err(ApiError::Gone(what));
+    }
     let to_topic = allowed_topic(api, call.text(&TO_TOPIC))?;
     let topic = to_topic.clone().unwrap_or_else(|| event.topic.clone());
     let act = call.act(format!("event {id} to {topic}")).about(Some(&event.tenant_id)).counting(1);

@@ -6,7 +6,7 @@ use super::integrity::Integrity;
 use super::job_forms::{Batch, Body, JobView, Rehearsal, Started};
 use super::repair_answers::*;
 use super::route::{Route, act, get};
-use super::{audit, description, dlq, events, health, integrity, jobs, repair, replay, resume};
+use super::{audit, description, dlq, erase, events, health, integrity, jobs, prune, repair, replay, resume};
 use crate::store::{AuditRow, EventDetail, EventSummary, JobItem, LetterDetail, LetterGroup, LetterSummary};
 
 /// What makes a job shows its plan, the job as it ended, or that it runs; or it makes none.
@@ -118,6 +118,13 @@ pub const ROUTES: &[Route] = &[
         .gives::<Integrity>(200)
         .may(&[404])
         .of_the_box(),
+    act("/prune", "prune", prune::post, "Delete the oldest events for good")
+        .takes(&[&prune::UNTIL, &jobs::DRY_RUN, &prune::CONFIRM, &REASON])
+        .of_the_box()
+        .for_admins(),
+    act("/tenants/{tenant_id}/erase", "tenant.erase", erase::post, "Erase a tenant's data, or one key's, for good")
+        .takes(&[&erase::TENANT, &erase::KEY, &jobs::DRY_RUN, &erase::CONFIRM, &erase::WHY])
+        .for_admins(),
     act("/consumer/resume", "consumer.resume", resume::post, "Go on with partitions that were halted")
         .takes(&[&dlq::TOPIC, &resume::PARTITION, &REASON])
         .gives::<resume::Resumed>(200)

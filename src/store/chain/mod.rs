@@ -10,7 +10,6 @@ mod row;
 mod segment;
 mod walk;
 
-pub(super) use hash::{Values, hex};
 pub(super) use row::{EventRow, Head, add_audit_row, add_event, seal};
 pub(super) use segment::{obey, pruned};
 pub use walk::{ChainReport, NotedHead, check_chains};

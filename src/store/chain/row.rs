@@ -108,9 +108,9 @@ fn save(connection: &Connection, chain: &str, segment: &Segment) -> rusqlite::Re
     connection.prepare_cached(sql)?.execute(end).map(drop)
 }
 
-/// Chains the row of the journal that was inserted as `id`, as it stands there.
+/// Chains the row of the journal that was inserted as `id`, as it stands there; not one that a trigger had ignored.
 pub fn add_event(connection: &Connection, id: i64) -> rusqlite::Result<()> {
-    let Some(mut head) = Head::open(connection)? else { return Ok(()) };
+    let Some(mut head) = Head::open(connection)?.filter(|head| id > head.segment.last_id) else { return Ok(()) };
     let sql = format!("SELECT {} FROM event_journal WHERE id = ?1", EventRow::COLUMNS);
     let mut select = connection.prepare_cached(&sql)?;
     select.query_row([id], |row| head.add(connection, id, &EventRow::from_row(row, 0)?))?;

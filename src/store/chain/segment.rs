@@ -127,5 +127,6 @@ fn act(action: &'static str, target: String) -> Act {
         outcome: Outcome::Done,
         detail: None,
         started_id: None,
+        tenant_id: None,
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row};
 use super::hash::{Hash, hex, stored};
 use super::row::{AUDIT_COLUMNS, EventRow, audit_link};
 use super::segment::{CHAINS, Segment, beginning};
-use crate::store::{StoreError, check, check_head, journal_info};
+use crate::store::{StoreError, VERSION, check, check_head, journal_info};
 
 /// A head that somebody wrote down, to see later whether the chain still contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,12 @@ pub fn check_chains(journal: &Path, noted: &[NotedHead]) -> Result<Vec<ChainRepo
     let failed = |error| StoreError::at(journal, error);
     let snapshot = connection.transaction().map_err(failed)?;
     check::contents(&snapshot, journal, false)?;
+    let version = snapshot.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(failed)?;
+    if version < VERSION {
+        let what =
+            format!("the journal has version {version}; start this version of the sink with it once, then verify");
+        return Err(StoreError::unusable(journal, what));
+    }
     let check = |(chain, table)| {
         let noted = noted.iter().filter(|noted| noted.chain == chain);
         check_chain(&snapshot, chain, table, noted)

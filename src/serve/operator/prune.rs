@@ -1,0 +1,104 @@
+//! `POST /prune`: the oldest events go for good.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::call::Call;
+use super::parameter::Parameter;
+use super::{OperatorApi, PATIENCE, removals};
+use crate::audit::{Act, Outcome};
+use crate::queue::{Order, OrderError, RemovalOrder};
+use crate::removal::PrunePlan;
+use crate::serve::reply::{ApiError, Reply};
+use crate::store::time_text;
+
+pub const UNTIL: Parameter = Parameter::time("until", "Events received before this time", "2025-01-01").required();
+pub const CONFIRM: Parameter =
+    Parameter::integer("confirm", (0, i64::MAX), "How many events, as the answer before said", "17");
+
+/// How far a pruning has come.
+#[derive(Default)]
+struct Progress {
+    events: u64,
+    last_id: i64,
+    failed: Option<OrderError>,
+}
+
+pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
+    let until = call.time(&UNTIL).unwrap_or_default();
+    if until > time_text(Timestamp::now()) {
+        return Err(ApiError::parameter(
+            "until",
+            "is in the future, and events keep coming; give a time that has passed",
+        ));
+    }
+    let plan = api.readers.prune_plan(&until)?;
+    let act = call.act(format!("events received before {until}")).counting(plan.events as usize);
+    if call.flag(&super::jobs::DRY_RUN) {
+        api.note(act.with(Outcome::DryRun, ""))?;
+        let mut shown = json!(plan);
+        shown["dry_run"] = true.into();
+        return Ok(Reply::json(200, &shown));
+    }
+    let Some(last_event_id) = plan.last_event_id else { return Err(nothing(&plan)) };
+    if call.number(&CONFIRM) != Some(plan.events) {
+        let count = plan.events;
+        let what = format!(
+            "this would delete {count} events for good, so nothing was done; if that is meant, add confirm={count}"
+        );
+        return Err(ApiError::Confirm { what, more: json!({ "plan": plan }) });
+    }
+    let _turn = api.removals.turn()?;
+    let started_id = api.note(act.with(Outcome::Started, ""))?;
+    let progress = prune(api, last_event_id, started_id);
+    note_end(api, &act.after(started_id), &progress);
+    let left = plan.events - progress.events as i64;
+    let body = json!({"events": progress.events, "last_event_id": progress.last_id, "left": left, "stops_before": plan.stops_before});
+    if let Some(error) = progress.failed {
+        let done = format!("{} events were deleted before", progress.events);
+        return Err(ApiError::Partly { error, done, more: body });
+    }
+    let mut body = body;
+    body["status"] = if left > 0 { "partly pruned" } else { "pruned" }.into();
+    Ok(Reply::json(200, &body))
+}
+
+fn nothing(plan: &PrunePlan) -> ApiError {
+    let why = plan.stops_before.as_ref().map_or("no event is that old".to_owned(), String::clone);
+    ApiError::Nothing(format!("{why}; nothing was done"))
+}
+
+/// Until there are no more, something is in the way, or the time is up.
+fn prune(api: &OperatorApi, last_id: i64, act: i64) -> Progress {
+    let deadline = Instant::now() + removals::WORK_MAX;
+    let mut progress = Progress::default();
+    while Instant::now() < deadline && removals::let_ingestion_pass(api) {
+        let order = |answer| Order::Removal(Box::new(RemovalOrder::Prune { last_id, act, answer }));
+        match api.orders.give(PATIENCE, order) {
+            Ok(pruned) if pruned.events == 0 => break,
+            Ok(pruned) => {
+                progress.events += pruned.events;
+                progress.last_id = pruned.last_id;
+            }
+            Err(error) => {
+                progress.failed = Some(error);
+                break;
+            }
+        }
+    }
+    progress
+}
+
+fn note_end(api: &OperatorApi, act: &Act, progress: &Progress) {
+    let (outcome, why) = match progress.failed {
+        None => (Outcome::Done, String::new()),
+        Some(OrderError::NotNow) => (Outcome::Failed, format!("; {}", OrderError::NotNow)),
+        Some(OrderError::Unknown) => (Outcome::Unknown, format!("; {}", OrderError::Unknown)),
+    };
+    let detail = format!("{} events, up to {}{why}", progress.events, progress.last_id);
+    if let Err(error) = api.note(act.counting(progress.events as usize).with(outcome, detail)) {
+        tracing::error!(%error, "the end of a pruning is not in the audit");
+    }
+}
