@@ -19,8 +19,11 @@ const PARTITIONS: i64 = 6;
 const ROUNDS: usize = 7;
 const TOPIC: &str = "apexflow.leads.created";
 
+/// What it is called, and how it writes the rows into the file.
+type Way = (&'static str, fn(&Path));
+
 /// The same rows, in a new file each time.
-const WAYS: [(&str, fn(&Path)); 3] =
+const WAYS: [Way; 3] =
     [("plain loop", plain_loop), ("write transaction", write_transaction), ("the same with journal.chain", chained)];
 
 fn main() {
