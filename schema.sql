@@ -24,6 +24,7 @@ CREATE INDEX event_journal_tenant_received ON event_journal (tenant_id, received
 CREATE INDEX event_journal_topic_received  ON event_journal (topic, received_at);
 CREATE INDEX event_journal_received        ON event_journal (received_at);
 CREATE INDEX event_journal_replay          ON event_journal (replay_of) WHERE replay_of IS NOT NULL;
+CREATE INDEX event_journal_replays         ON event_journal (received_at) WHERE replay_of IS NOT NULL;
 CREATE INDEX event_journal_key             ON event_journal (kafka_key) WHERE kafka_key IS NOT NULL;
 
 -- Every record that could not be journaled, with what is needed to repair it.

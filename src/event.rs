@@ -41,7 +41,7 @@ pub struct Position {
 }
 
 /// Bytes that are mostly text: written as a JSON string where they are UTF-8, else as `{"base64": "…"}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bytes(pub Vec<u8>);
 
 impl Bytes {

@@ -19,6 +19,7 @@ mod query;
 mod reserve;
 mod row;
 mod scrub;
+mod search;
 mod settle;
 mod sql;
 mod writer;
@@ -48,6 +49,7 @@ pub use quarantine::quarantine;
 pub use query::{EventDetail, EventSummary};
 pub use reserve::{Need, Reserve, Room};
 pub use row::time_text;
+pub use search::{Condition, FoundEvent, Order as SearchOrder, Page, Position, Replays, Search, next_cursor, position};
 pub use sql::{SqlError, run_sql};
 pub use writer::{Rules, Writer};
 

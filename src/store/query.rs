@@ -65,8 +65,11 @@ pub struct EventDetail {
     /// The certificate in the audit of its erasure: payload, key and headers are no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub erased: Option<i64>,
-    /// The rows that are replays of this one.
-    pub replays: Vec<i64>,
+    /// The rows that are replays of this one, where they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replays: Option<Vec<i64>>,
+    #[serde(skip)]
+    pub kafka_epoch: i64,
 }
 
 impl Readers {
@@ -94,7 +97,7 @@ impl Readers {
             return Ok(None);
         };
         let mut replays = reader.prepare_cached("SELECT id FROM event_journal WHERE replay_of = ?1 ORDER BY id")?;
-        event.replays = replays.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        event.replays = Some(replays.query_map([id], |row| row.get(0))?.collect::<Result<_, _>>()?);
         Ok(Some(event))
     }
 
@@ -130,7 +133,7 @@ impl Readers {
 /// An event without the rows that are replays of it.
 pub(super) fn event_alone(connection: &Connection, id: i64) -> rusqlite::Result<Option<EventDetail>> {
     let sql = "SELECT id, tenant_id, topic, received_at, payload, kafka_partition, kafka_offset, kafka_key, \
-               kafka_headers, kafka_timestamp, replay_of, dlq_id, erased FROM event_journal WHERE id = ?1";
+               kafka_headers, kafka_timestamp, replay_of, dlq_id, erased, kafka_epoch FROM event_journal WHERE id = ?1";
     let event = connection.prepare_cached(sql)?.query_row([id], |row| {
         Ok(EventDetail {
             id: row.get(0)?,
@@ -146,7 +149,8 @@ pub(super) fn event_alone(connection: &Connection, id: i64) -> rusqlite::Result<
             replay_of: row.get(10)?,
             dlq_id: row.get(11)?,
             erased: row.get(12)?,
-            replays: Vec::new(),
+            replays: None,
+            kafka_epoch: row.get(13)?,
         })
     });
     event.optional()
