@@ -27,6 +27,19 @@ CREATE INDEX event_journal_replay          ON event_journal (replay_of) WHERE re
 CREATE INDEX event_journal_replays         ON event_journal (received_at) WHERE replay_of IS NOT NULL;
 CREATE INDEX event_journal_key             ON event_journal (kafka_key) WHERE kafka_key IS NOT NULL;
 
+-- What SQLite's planner is told of event_journal, and is not so: that it is small. There are no other statistics, and by
+-- its own guess a statement like `… WHERE received_at >= '2025-11-03' ORDER BY id` would read the whole table, from the
+-- first event on, to spare itself sorting the ids. Every index of the table needs a row here, or none counts.
+ANALYZE sqlite_schema;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
+    ('event_journal', 'event_journal_tenant_received', '8 1 1'),
+    ('event_journal', 'event_journal_topic_received', '8 1 1'),
+    ('event_journal', 'event_journal_received', '8 1'),
+    ('event_journal', 'event_journal_replay', '1 1'),
+    ('event_journal', 'event_journal_replays', '1 1'),
+    ('event_journal', 'event_journal_key', '8 1');
+ANALYZE sqlite_schema;
+
 -- Every record that could not be journaled, with what is needed to repair it.
 CREATE TABLE event_dlq (
     id              INTEGER PRIMARY KEY AUTOINCREMENT,

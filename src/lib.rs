@@ -182,6 +182,7 @@ pub fn run(
         watermarks,
         health,
         gate: Arc::clone(&gate),
+        exports: serve::Exports::default(),
         names: serve::names(&config),
         description: serve::Description::of(&config),
         removals: serve::Removals::default(),

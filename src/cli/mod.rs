@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::Failure;
 use crate::config::{Config, Level, Overrides};
 use dlq::{DlqArgs, run_dlq};
-use events::{AuditArgs, EventsArgs, run_audit, run_events};
+use events::{AuditArgs, EventsArgs, ExportArgs, run_audit, run_events, run_export};
 use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
 use replay::{ReplayArgs, run_replay};
 use sink::{DemoArgs, check, run_demo, run_until_signal};
@@ -41,8 +41,10 @@ enum Verb {
     Demo(DemoArgs),
     /// Check the configuration and print the settings in force; exit code 78 if it is wrong
     CheckConfig(Settings),
-    /// What came in: the newest events, or one
+    /// What came in: the newest events, one, those that conditions mean, or the history of one
     Events(EventsArgs),
+    /// Write the events that conditions mean to a file
+    Export(ExportArgs),
     /// Send events to Kafka again: one at once, many as a job
     Replay(ReplayArgs),
     /// What could not be stored: look, try again, put away
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Verb::CheckConfig(settings) => load(&settings).and_then(|config| check(&config)),
         Verb::Demo(args) => run_demo(args),
         Verb::Events(args) => return run_events(args),
+        Verb::Export(args) => return run_export(args),
         Verb::Replay(args) => return run_replay(args),
         Verb::Dlq(args) => return run_dlq(args),
         Verb::Audit(args) => return run_audit(args),

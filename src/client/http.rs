@@ -1,7 +1,7 @@
 //! Requests to the API, and their answers.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
@@ -24,6 +24,7 @@ const ATTEMPTS: u32 = 3;
 const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(1);
 /// Larger than any record that Kafka gives; keeps a stranger from filling the memory.
 const ANSWER_BYTES_MAX: u64 = 1 << 30;
+const DOWNLOAD_BUFFER_BYTES: usize = 64 << 10;
 
 /// Where the API is, as `http://127.0.0.1:9106`.
 #[derive(Debug, Clone)]
@@ -88,6 +89,8 @@ impl Credentials {
 #[derive(Debug)]
 pub struct Request {
     acts: bool,
+    /// The answer is long: it may take what time it takes, and stands in the audit.
+    is_download: bool,
     path: String,
     query: Vec<(&'static str, String)>,
     body: Option<(&'static str, Vec<u8>)>,
@@ -96,7 +99,11 @@ pub struct Request {
 
 impl Request {
     pub fn get(path: impl Into<String>) -> Request {
-        Request { acts: false, path: path.into(), query: Vec::new(), body: None, key: None }
+        Request { acts: false, is_download: false, path: path.into(), query: Vec::new(), body: None, key: None }
+    }
+
+    pub fn download(path: impl Into<String>) -> Request {
+        Request { is_download: true, ..Request::get(path) }
     }
 
     pub fn post(path: impl Into<String>) -> Request {
@@ -202,11 +209,40 @@ impl Client {
         if (200..300).contains(&status) {
             return Ok(Answer { api: self.api.clone(), cursor, body });
         }
+        Err(self.refused(status, body))
+    }
+
+    /// Writes the answer's body to `to`, and gives its length.
+    ///
+    /// # Errors
+    /// The API cannot be reached, refuses, or the body did not come whole.
+    pub fn download(&self, request: &Request, to: &mut impl Write) -> Result<u64, ClientError> {
+        let mut response = self.call(request).map_err(|error| self.not_answered(request, &error))?;
+        let status = response.status().as_u16();
+        if !(200..300).contains(&status) {
+            let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+            return Err(self.refused(status, body.map_err(|error| self.not_answered(request, &error))?));
+        }
+        let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
+        let mut buffer = vec![0; DOWNLOAD_BUFFER_BYTES];
+        let mut bytes = 0;
+        loop {
+            let broken = |error: io::Error| ClientError::Broken { api: self.api.to_string(), why: error.to_string() };
+            let read = body.read(&mut buffer).map_err(broken)?;
+            if read == 0 {
+                return Ok(bytes);
+            }
+            to.write_all(&buffer[..read])?;
+            bytes += read as u64;
+        }
+    }
+
+    fn refused(&self, status: u16, body: Vec<u8>) -> ClientError {
         let detail = match serde_json::from_slice::<Detail>(&body) {
             Ok(Detail { detail }) => detail,
             Err(_) => format!("{} answered {status}: {:.200}", self.api, String::from_utf8_lossy(&body)),
         };
-        Err(ClientError::Refused { status, detail, body })
+        ClientError::Refused { status, detail, body }
     }
 
     fn call(&self, request: &Request) -> Result<Response<Body>, Error> {
@@ -215,6 +251,10 @@ impl Client {
             let mut get = self.agent.get(url);
             if let Some(authorization) = &self.authorization {
                 get = get.header("authorization", authorization);
+            }
+            if request.is_download {
+                let get = get.header("x-operator", &self.operator).config();
+                return get.timeout_recv_response(Some(READ_PATIENCE)).build().call();
             }
             return get.config().timeout_global(Some(READ_PATIENCE)).build().call();
         }

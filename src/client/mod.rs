@@ -10,6 +10,7 @@ pub mod events;
 mod http;
 mod plan;
 pub mod replay;
+pub mod search;
 mod shell;
 mod table;
 mod trust;
@@ -47,6 +48,10 @@ pub enum ClientError {
         "no answer from {api}: {why}. Whether it was done is not known: look before you do it again (crm-events-sink audit)"
     )]
     Unknown { api: String, why: String },
+    #[error(
+        "the transfer from {api} broke off: {why}. Nothing was kept of it; try again (crm-events-sink audit says why)"
+    )]
+    Broken { api: String, why: String },
     #[error("{0}")]
     Missing(String),
     #[error("{detail}")]
@@ -61,7 +66,7 @@ impl ClientError {
         match self {
             ClientError::Refused { .. } | ClientError::Missing(_) | ClientError::Unknown { .. } => 1,
             ClientError::Usage(_) | ClientError::NotConfirmed(_) => 2,
-            ClientError::Unreachable { .. } | ClientError::Foreign { .. } => 69,
+            ClientError::Unreachable { .. } | ClientError::Foreign { .. } | ClientError::Broken { .. } => 69,
             ClientError::System(_) => 71,
         }
     }

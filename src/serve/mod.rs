@@ -3,6 +3,7 @@
 mod compress;
 mod conditional;
 mod edge;
+mod export;
 mod metrics;
 mod operator;
 mod probe;
@@ -21,6 +22,7 @@ use tiny_http::Header;
 
 pub use self::edge::tls::Certificate;
 use self::edge::{CLIENT, Edge, Opening, TLS};
+pub use self::export::Exports;
 pub use self::metrics::MetricsApi;
 pub use self::operator::{Description, OperatorApi, Removals};
 pub use self::probe::Probe;

@@ -66,6 +66,8 @@ pub enum ApiError {
     Method { allow: String },
     #[error("{parameter}: {problem}")]
     Parameter { parameter: String, problem: String },
+    #[error("two exports are on their way already; try again when one has ended")]
+    TooManyExports,
     /// It goes on when the request says that it knows: `more` shows what there is to know.
     #[error("{what}")]
     Confirm { what: String, more: Value },
@@ -105,7 +107,9 @@ impl ApiError {
     pub fn status(&self) -> u16 {
         match self {
             ApiError::NoSuchPath { .. } | ApiError::NoSuchRow { .. } | ApiError::Nothing(_) => 404,
-            ApiError::Auth(AuthError::TooMany { .. }) | ApiError::TooManyReplays { .. } => 429,
+            ApiError::Auth(AuthError::TooMany { .. }) | ApiError::TooManyReplays { .. } | ApiError::TooManyExports => {
+                429
+            }
             ApiError::Auth(_) => 401,
             ApiError::Misdirected { .. } => 421,
             ApiError::Forbidden(_) => 403,
@@ -156,6 +160,7 @@ impl ApiError {
             ApiError::Auth(AuthError::TooMany { seconds }) | ApiError::TooManyReplays { seconds } => {
                 vec![("Retry-After", seconds.to_string())]
             }
+            ApiError::TooManyExports => vec![("Retry-After", "10".to_owned())],
             ApiError::Replay(ReplayError::Busy) | ApiError::Removing | ApiError::Order(_) => {
                 vec![("Retry-After", "1".to_owned())]
             }

@@ -1,4 +1,4 @@
--- Version 3 to 4: whose dead letters, jobs and acts these are; erasure; the hash chains.
+-- Version 3 to 4: whose dead letters, jobs and acts these are; erasure; the hash chains; how events are found.
 ALTER TABLE event_dlq ADD COLUMN tenant_id TEXT;
 ALTER TABLE replay_job ADD COLUMN tenant_id TEXT;
 ALTER TABLE audit ADD COLUMN tenant_id TEXT;
@@ -54,5 +54,16 @@ CREATE TABLE erasure (
     max_event_id   INTEGER,
     done_at        TEXT                 -- UTC, as received_at; NULL: not at its end
 ) STRICT;
+CREATE INDEX event_journal_replays ON event_journal (received_at) WHERE replay_of IS NOT NULL;
+-- Why: see schema.sql.
+ANALYZE sqlite_schema;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
+    ('event_journal', 'event_journal_tenant_received', '8 1 1'),
+    ('event_journal', 'event_journal_topic_received', '8 1 1'),
+    ('event_journal', 'event_journal_received', '8 1'),
+    ('event_journal', 'event_journal_replay', '1 1'),
+    ('event_journal', 'event_journal_replays', '1 1'),
+    ('event_journal', 'event_journal_key', '8 1');
+ANALYZE sqlite_schema;
 
 PRAGMA user_version = 4;

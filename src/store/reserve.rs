@@ -77,8 +77,7 @@ impl Reserve {
     /// # Errors
     /// If the system does not say.
     pub fn room_on_disk(&self) -> io::Result<u64> {
-        let disk = statvfs(&self.folder)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_bytes(&self.folder)
     }
 
     /// At a start: what an earlier process took is kept, however full the disk is; else it is taken if there is room.
@@ -129,6 +128,12 @@ impl Reserve {
             tracing::warn!(file = %self.path.display(), %error, "cannot give the reserve up");
         }
     }
+}
+
+/// That this process may still take on the disk of `folder`.
+pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
+    let disk = statvfs(folder)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -43,7 +43,7 @@ pub(super) fn key_ref(record: &Record) -> ValueRef<'_> {
     text_or_blob(record.key.as_ref().map(|key| key.0.as_slice()))
 }
 
-fn text_or_blob(bytes: Option<&[u8]>) -> ValueRef<'_> {
+pub(super) fn text_or_blob(bytes: Option<&[u8]>) -> ValueRef<'_> {
     match bytes {
         None => ValueRef::Null,
         Some(bytes) if std::str::from_utf8(bytes).is_ok() => ValueRef::Text(bytes),
@@ -52,7 +52,10 @@ fn text_or_blob(bytes: Option<&[u8]>) -> ValueRef<'_> {
 }
 
 pub(super) fn headers_text(record: &Record) -> Option<String> {
-    let headers = &record.headers;
+    headers_json(&record.headers)
+}
+
+pub(super) fn headers_json(headers: &Headers) -> Option<String> {
     (!headers.0.is_empty()).then(|| serde_json::to_string(headers).expect("names and values are strings"))
 }
 

@@ -316,7 +316,10 @@ fn why_the_box_is_not_well_is_for_those_who_may_see_it() {
     }
     eventually("it is halted", || sink.get("/health").status == 503);
     assert_eq!(sink.get("/health").json()["reasons"], serde_json::json!(["those who may see the whole box see why"]));
-    assert_eq!(ask(&sink, "vic", "GET", "/health", &[]).json()["reasons"][0], "those who may see the whole box see why");
+    assert_eq!(
+        ask(&sink, "vic", "GET", "/health", &[]).json()["reasons"][0],
+        "those who may see the whole box see why"
+    );
     let said = ask(&sink, "vera", "GET", "/health", &[]).body;
     assert!(said.contains("poisoned") && said.contains(LEADS), "{said}");
 }

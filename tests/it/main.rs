@@ -1,7 +1,7 @@
 //! Records in through a broker, out by HTTP and from the file: the sink as its users meet it.
 
-mod access;
 mod abuse;
+mod access;
 mod apache_kafka;
 mod box_faults;
 mod bulk;

@@ -8,6 +8,7 @@ mod description;
 mod dlq;
 mod erase;
 mod events;
+mod export;
 mod health;
 mod integrity;
 mod job_forms;
@@ -23,6 +24,7 @@ mod replay;
 mod resume;
 mod route;
 mod routes;
+mod search;
 mod time;
 
 use std::collections::BTreeSet;
@@ -35,6 +37,7 @@ pub use self::description::Description;
 pub use self::removals::Removals;
 use self::route::Route;
 use self::routes::ROUTES;
+use super::export::Exports;
 use super::reply::{ApiError, Reply};
 use super::{Request, Routes, conditional};
 use crate::audit::{Act, Outcome};
@@ -58,6 +61,7 @@ pub struct OperatorApi {
     pub watermarks: Arc<Watermarks>,
     pub health: Arc<Health>,
     pub gate: Arc<Gate>,
+    pub exports: Exports,
     /// By which this box may be called.
     pub names: Vec<String>,
     pub description: Description,
@@ -98,7 +102,7 @@ impl OperatorApi {
 
     /// But for those who are only too fast: that would fill the audit.
     fn note_refusal(&self, call: &Call, action: &'static str, error: &ApiError) {
-        if matches!(error, ApiError::TooManyReplays { .. }) {
+        if matches!(error, ApiError::TooManyReplays { .. } | ApiError::TooManyExports) {
             return;
         }
         let request = call.request;

@@ -127,6 +127,11 @@ impl Route {
         Route { reach: Reach::Box, ..self }
     }
 
+    /// It takes data out: that is put down in the audit as an act is.
+    pub const fn noted_as(self, action: &'static str) -> Route {
+        Route { action: Some(action), ..self }
+    }
+
     pub const fn for_everybody(self) -> Route {
         Route { role: None, ..self }
     }

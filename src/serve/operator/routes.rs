@@ -6,8 +6,12 @@ use super::integrity::Integrity;
 use super::job_forms::{Batch, Body, JobView, Rehearsal, Started};
 use super::repair_answers::*;
 use super::route::{Route, act, get};
-use super::{audit, description, dlq, erase, events, health, integrity, jobs, prune, repair, replay, resume};
-use crate::store::{AuditRow, EventDetail, EventSummary, JobItem, LetterDetail, LetterGroup, LetterSummary};
+use super::{
+    audit, description, dlq, erase, events, export, health, integrity, jobs, prune, repair, replay, resume, search,
+};
+use crate::store::{
+    AuditRow, EventDetail, EventSummary, FoundEvent, JobItem, LetterDetail, LetterGroup, LetterSummary,
+};
 
 /// What makes a job shows its plan, the job as it ended, or that it runs; or it makes none.
 type PlanOrJob = Either<Rehearsal, JobView>;
@@ -20,10 +24,20 @@ pub const ROUTES: &[Route] = &[
         .gives::<health::State>(200)
         .gives::<health::State>(503)
         .for_everybody(),
+    get("/events", search::list, "Find events by conditions, page by page, newest first")
+        .takes(search::SEARCH)
+        .gives::<search::Found<FoundEvent>>(200),
     get("/events/latest", events::latest, "The newest events, newest first")
         .takes(&[&LIMIT])
         .gives::<Vec<EventSummary>>(200),
     get("/events/{id}", events::get, "Everything known of one event").takes(&[&events::ID]).gives::<EventDetail>(200),
+    get("/events/{id}/history", search::history, "Every event of an event's key, oldest first")
+        .takes(search::HISTORY)
+        .gives::<search::Found<search::Told>>(200),
+    get("/export", export::get, "Everything that a search finds, as a file")
+        .takes(export::EXPORT)
+        .gives_files(&["application/x-ndjson", "text/csv", "application/vnd.sqlite3"])
+        .noted_as("export"),
     act("/replay/batch", "replay.job", jobs::batch, "Replay a list of events, as a job")
         .takes(jobs::OPTIONS)
         .body::<Batch>(r#"{"event_ids":[1,2,3]}"#)

@@ -5,13 +5,20 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use super::Search;
+use super::{Order, Search};
 
 /// The last event that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     pub(super) received_at: String,
     pub(super) id: i64,
+}
+
+impl Position {
+    /// Whether a search in this order has passed the event `id`, when ids grow.
+    pub fn is_behind(&self, id: i64, order: Order) -> bool {
+        order == Order::OldestFirst && self.id >= id
+    }
 }
 
 /// `position` of `search`, as text.

@@ -2,6 +2,8 @@
 
 mod condition;
 mod cursor;
+#[cfg(test)]
+mod plans;
 mod scan;
 mod source;
 mod topics;
@@ -9,6 +11,7 @@ mod topics;
 use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use self::condition::Condition;
@@ -57,7 +60,7 @@ pub enum Order {
 }
 
 /// An event that was found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct FoundEvent {
     pub id: i64,
     pub tenant_id: String,
