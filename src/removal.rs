@@ -1,9 +1,10 @@
 //! What goes for good: events that are pruned because they are old, and what is erased of a tenant or of one of its keys.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-/// Rows that one transaction erases, and pages whose unused parts it zeroes, at most, and rows that it prunes: ingestion waits for it. An erased row is changed
-/// where it stands, which costs more than to take the oldest rows off.
+/// Rows that one transaction erases, and pages whose unused parts it zeroes, at most; and rows that it prunes: ingestion
+/// waits for it. An erased row is changed where it stands, which costs more than to take the oldest rows off.
 pub const ERASE_MAX: usize = 500;
 pub const PRUNE_MAX: u32 = 2000;
 
@@ -19,7 +20,7 @@ pub struct Scope {
 }
 
 /// What an erasure would do, or has left to do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ErasurePlan {
     pub events: i64,
     /// Of their values.
@@ -40,7 +41,7 @@ impl ErasurePlan {
 }
 
 /// How far an erasure has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Erasure {
     /// The row of the audit that says that it was begun.
     pub certificate: i64,
@@ -82,7 +83,7 @@ pub enum RemovalRefusal {
 }
 
 /// What pruning would do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PrunePlan {
     pub events: i64,
     /// Of their values.

@@ -52,10 +52,10 @@ fn what_is_not_there_is_404_and_a_wrong_method_405_with_allow() {
     let (_broker, sink) = sink_with_events(1);
     for (path, says) in [
         ("/", "nothing is at /"),
-        ("/events", "nothing is at /events"),
+        ("/event", "nothing is at /event"),
         ("/events/7", "event 7 not found"),
         ("/dlq/7", "dead letter 7 not found"),
-        ("/docs/x", "there are /health"),
+        ("/docs/x", "there are /openapi.json"),
     ] {
         let missing = sink.get(path);
         assert_eq!(missing.status, 404, "{path}");

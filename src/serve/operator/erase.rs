@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::call::{Call, REASON};
 use super::parameter::Parameter;
+use super::removal_answers::{Erased, Erasing, ErasureRehearsal};
 use super::{OperatorApi, PATIENCE, removals};
 use crate::audit::{Act, Outcome};
 use crate::queue::{Order, OrderError, RemovalOrder};
@@ -32,9 +33,7 @@ pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     if call.flag(&super::jobs::DRY_RUN) {
         api.note(act.with(Outcome::DryRun, counts(&plan)))?;
         let blocked_by = blocked.map(|blocked| blocked.to_string());
-        let mut shown = json!(plan);
-        (shown["dry_run"], shown["confirm"], shown["blocked_by"]) = (true.into(), token.into(), json!(blocked_by));
-        return Ok(Reply::json(200, &shown));
+        return Ok(Reply::json(200, &ErasureRehearsal { plan, dry_run: true, confirm: token, blocked_by }));
     }
     if call.text(&CONFIRM).as_ref() != Some(&token) {
         return Err(unconfirmed(&plan, &token));
@@ -169,12 +168,10 @@ fn finish(api: &OperatorApi, scope: &Scope, erasure: i64, act: &Act) -> Result<R
 fn unfinished(api: &OperatorApi, scope: &Scope, erasure: i64) -> Result<Reply, ApiError> {
     let (left, _) = api.readers.erasure_plan(scope)?;
     let detail = "not all of it is erased yet; send the same again, and it goes on";
-    Ok(Reply::json(202, &json!({"status": "erasing", "certificate": erasure, "left": left, "detail": detail})))
+    Ok(Reply::json(202, &Erasing { status: "erasing", certificate: erasure, left, detail }))
 }
 
 fn erased(scope: &Scope, done: &Erasure) -> Reply {
-    let mut body = json!(done);
-    (body["status"], body["tenant_id"]) = ("erased".into(), scope.tenant_id.clone().into());
-    body["detail"] = "what arrives from now on is stored as ever".into();
-    Reply::json(200, &body)
+    let (tenant_id, detail) = (scope.tenant_id.clone(), "what arrives from now on is stored as ever");
+    Reply::json(200, &Erased { erasure: done.clone(), status: "erased", tenant_id, detail })
 }

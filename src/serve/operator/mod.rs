@@ -17,6 +17,7 @@ mod openapi;
 mod page;
 mod parameter;
 mod prune;
+mod removal_answers;
 mod removals;
 mod repair;
 mod repair_answers;

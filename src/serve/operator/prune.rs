@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::call::Call;
 use super::parameter::Parameter;
+use super::removal_answers::{PruneRehearsal, Pruned};
 use super::{OperatorApi, PATIENCE, removals};
 use crate::audit::{Act, Outcome};
 use crate::queue::{Order, OrderError, RemovalOrder};
@@ -38,9 +39,7 @@ pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let act = call.act(format!("events received before {until}")).counting(plan.events as usize);
     if call.flag(&super::jobs::DRY_RUN) {
         api.note(act.with(Outcome::DryRun, ""))?;
-        let mut shown = json!(plan);
-        shown["dry_run"] = true.into();
-        return Ok(Reply::json(200, &shown));
+        return Ok(Reply::json(200, &PruneRehearsal { plan, dry_run: true }));
     }
     let Some(last_event_id) = plan.last_event_id else { return Err(nothing(&plan)) };
     if call.number(&CONFIRM) != Some(plan.events) {
@@ -55,14 +54,18 @@ pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let progress = prune(api, last_event_id, started_id);
     note_end(api, &act.after(started_id), &progress);
     let left = plan.events - progress.events as i64;
-    let body = json!({"events": progress.events, "last_event_id": progress.last_id, "left": left, "stops_before": plan.stops_before});
+    let pruned = Pruned {
+        status: if left > 0 { "partly pruned" } else { "pruned" },
+        events: progress.events,
+        last_event_id: progress.last_id,
+        left,
+        stops_before: plan.stops_before,
+    };
     if let Some(error) = progress.failed {
         let done = format!("{} events were deleted before", progress.events);
-        return Err(ApiError::Partly { error, done, more: body });
+        return Err(ApiError::Partly { error, done, more: json!(pruned) });
     }
-    let mut body = body;
-    body["status"] = if left > 0 { "partly pruned" } else { "pruned" }.into();
-    Ok(Reply::json(200, &body))
+    Ok(Reply::json(200, &pruned))
 }
 
 fn nothing(plan: &PrunePlan) -> ApiError {

@@ -4,6 +4,7 @@ use super::answer::Either;
 use super::call::{CURSOR, LIMIT, REASON};
 use super::integrity::Integrity;
 use super::job_forms::{Batch, Body, JobView, Rehearsal, Started};
+use super::removal_answers::{Erased, Erasing, ErasureRehearsal, PruneRehearsal, Pruned};
 use super::repair_answers::*;
 use super::route::{Route, act, get};
 use super::{
@@ -37,6 +38,7 @@ pub const ROUTES: &[Route] = &[
     get("/export", export::get, "Everything that a search finds, as a file")
         .takes(export::EXPORT)
         .gives_files(&["application/x-ndjson", "text/csv", "application/vnd.sqlite3"])
+        .may(&[429])
         .noted_as("export"),
     act("/replay/batch", "replay.job", jobs::batch, "Replay a list of events, as a job")
         .takes(jobs::OPTIONS)
@@ -44,21 +46,21 @@ pub const ROUTES: &[Route] = &[
         .idempotency_key()
         .gives::<PlanOrJob>(200)
         .gives::<Started>(202)
-        .may(&[404, 409]),
+        .may(&[404, 409, 410]),
     act("/replay/range", "replay.job", jobs::range, "Replay the events of a time range, as a job")
         .takes(jobs::RANGE)
         .such_as(&[&jobs::START])
         .idempotency_key()
         .gives::<PlanOrJob>(200)
         .gives::<Started>(202)
-        .may(&[404, 409]),
+        .may(&[404, 409, 410]),
     act("/replay/jobs", "replay.job", jobs::post, "Replay the events that a filter means, as a job")
         .takes(jobs::OPTIONS)
         .body::<Body>(r#"{"tenant_id":"acme","start":"2025-11-03","dry_run":true}"#)
         .idempotency_key()
         .gives::<PlanOrJob>(200)
         .gives::<Started>(202)
-        .may(&[404, 409]),
+        .may(&[404, 409, 410]),
     get("/replay/jobs", jobs::list, "The newest jobs, newest first")
         .takes(&[&jobs::STATE, &LIMIT])
         .gives::<Vec<JobView>>(200),
@@ -89,7 +91,7 @@ pub const ROUTES: &[Route] = &[
     act("/replay/{id}", "replay", replay::post, "Send one event to its topic again, and wait for the broker")
         .takes(&[&events::ID, &replay::TO_TOPIC, &REASON])
         .gives::<replay::Replayed>(200)
-        .may(&[409, 504]),
+        .may(&[409, 410, 504]),
     get("/dlq", dlq::list, "The newest dead letters, newest first")
         .takes(dlq::FILTERS)
         .gives::<Vec<LetterSummary>>(200),
@@ -134,10 +136,15 @@ pub const ROUTES: &[Route] = &[
         .of_the_box(),
     act("/prune", "prune", prune::post, "Delete the oldest events for good")
         .takes(&[&prune::UNTIL, &jobs::DRY_RUN, &prune::CONFIRM, &REASON])
+        .gives::<Either<PruneRehearsal, Pruned>>(200)
+        .may(&[404, 409, 429])
         .of_the_box()
         .for_admins(),
     act("/tenants/{tenant_id}/erase", "tenant.erase", erase::post, "Erase a tenant's data, or one key's, for good")
         .takes(&[&erase::TENANT, &erase::KEY, &jobs::DRY_RUN, &erase::CONFIRM, &erase::WHY])
+        .gives::<Either<ErasureRehearsal, Erased>>(200)
+        .gives::<Erasing>(202)
+        .may(&[404, 409, 429])
         .for_admins(),
     act("/consumer/resume", "consumer.resume", resume::post, "Go on with partitions that were halted")
         .takes(&[&dlq::TOPIC, &resume::PARTITION, &REASON])
