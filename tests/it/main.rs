@@ -20,6 +20,7 @@ mod http;
 mod lifecycle;
 mod pipeline;
 mod replay;
+mod rules;
 mod tenancy;
 mod tidy;
 mod tokens;
