@@ -72,7 +72,7 @@ fn main() {
         }
         rows += pruned;
     }
-    report("prune 2000", &mut times, rows);
+    report("prune 500", &mut times, rows);
 }
 
 fn timed(work: impl FnOnce()) -> Duration {

@@ -3,10 +3,9 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// Rows that one transaction erases, and pages whose unused parts it zeroes, at most; and rows that it prunes: ingestion
-/// waits for it. An erased row is changed where it stands, which costs more than to take the oldest rows off.
+/// Rows that one transaction erases, or prunes, and pages whose unused parts it zeroes, at most: ingestion waits for it.
 pub const ERASE_MAX: usize = 500;
-pub const PRUNE_MAX: u32 = 2000;
+pub const PRUNE_MAX: u32 = 500;
 
 /// What is to be erased.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,8 @@ pub struct Found {
     pub last_received_at: Option<String>,
     pub by_topic: BTreeMap<String, usize>,
     pub by_tenant: BTreeMap<String, usize>,
-    /// Events that are erased, which were left out too.
+    /// Events that are erased, which were left out too. Not shown where there are none.
+    #[serde(skip_serializing_if = "is_none")]
     pub erased: usize,
     /// In the order in which they were stored.
     #[serde(skip)]
@@ -39,6 +40,10 @@ pub struct Found {
     /// Ids that were asked for and are not in the journal, some of them.
     #[serde(skip)]
     pub unknown: Vec<i64>,
+}
+
+fn is_none(events: &usize) -> bool {
+    *events == 0
 }
 
 /// What is left out of what a filter means.

@@ -5,6 +5,7 @@ use std::fs;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::access::{ask, sink_with_users};
 use crate::coverage::{integrity, verify};
 use crate::harness::{Embedded, Record, Sender, Setup, Sink, curl, eventually};
 
@@ -280,4 +281,23 @@ fn an_erasure_that_was_cut_short_goes_on_and_is_not_called_done_before() {
     let begun = "SELECT count(*) FROM audit WHERE outcome = 'started' AND action = 'tenant.erase'";
     assert_eq!((sink.value::<i64>(begun), files_with(&sink, "acme:lead:").len()), (1, 0));
     assert_eq!(verify(&sink, &["--chain"]).0, 0);
+}
+
+#[test]
+fn only_admins_erase_and_prune_and_each_only_its_own_tenant() {
+    let (_broker, sink) = sink_with_users("");
+    for (who, path, status) in [
+        ("otto", "/tenants/acme/erase?reason=x&dry_run=true", 403),
+        ("otto", "/prune?until=2025-01-01&dry_run=true", 403),
+        ("alan", "/prune?until=2025-01-01&dry_run=true", 403),
+        ("alan", "/tenants/globex/erase?reason=x&dry_run=true", 404),
+        ("alan", "/tenants/acme/erase?dry_run=true", 422),
+        ("alan", "/tenants/acme/erase?reason=x&dry_run=true", 200),
+        ("ada", "/tenants/globex/erase?reason=x&dry_run=true", 200),
+        ("ada", "/prune?until=2025-01-01&dry_run=true", 200),
+    ] {
+        let answer = ask(&sink, who, "POST", path, &[]);
+        assert_eq!(answer.status, status, "{who} {path}: {}", answer.body);
+    }
+    assert_eq!(sink.value::<i64>("SELECT count(*) FROM event_journal WHERE erased IS NOT NULL"), 0);
 }
