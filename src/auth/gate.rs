@@ -116,7 +116,7 @@ impl Gate {
     pub fn reload(&self) -> Result<String, String> {
         let known = Known::read(&self.auth)?;
         let now =
-            format!("{} users, {} keys for tokens", known.users.len(), known.tokens.as_ref().map_or(0, Tokens::len));
+            format!("{} users, {} keys for tokens", known.users.count(), known.tokens.as_ref().map_or(0, Tokens::count));
         let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
         *all = known;
         lock(&self.remembered).clear();

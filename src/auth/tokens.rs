@@ -52,7 +52,7 @@ impl Tokens {
         Ok(Some(Tokens { keys, validation }))
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.keys.len()
     }
 

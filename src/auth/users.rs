@@ -62,7 +62,7 @@ impl Users {
         Ok(users)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 

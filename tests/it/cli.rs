@@ -417,9 +417,12 @@ fn an_api_that_is_not_there_is_exit_code_69_with_the_next_step() {
 fn the_address_is_the_configurations_unless_it_is_given() {
     let (_broker, _sender, sink) = sink_with_events(1, 0);
     let port = sink.api.rsplit_once(':').unwrap().1;
-    let found = ran(program().arg("events").env("API_LISTEN", format!("0.0.0.0:{port}")), "");
-    assert_eq!((found.code, found.out.lines().count()), (0, 2), "{found:?}");
     let file = sink.folder.path().join("client.toml");
+    std::fs::write(&file, "api.allow_unauthenticated = true\n").unwrap();
+    let mut everywhere = program();
+    everywhere.arg("events").arg("--config").arg(&file).env("API_LISTEN", format!("0.0.0.0:{port}"));
+    let found = ran(&mut everywhere, "");
+    assert_eq!((found.code, found.out.lines().count()), (0, 2), "{found:?}");
     std::fs::write(&file, format!("api.listen = \"{}\"\n", sink.api)).unwrap();
     assert_eq!(ran(program().arg("events").arg("--config").arg(&file), "").code, 0);
 }

@@ -49,7 +49,7 @@ pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     }
     let place = api.exports.take().ok_or(ApiError::TooManyExports)?;
     let masked = if mask.is_empty() { "nothing masked".to_owned() } else { format!("masked: {mask}") };
-    let target = format!("{}?{}", call.request.path, call.request.query).chars().take(500).collect();
+    let target = format!("{}?{}", call.request.path, api.without_key(&call.request.query)).chars().take(500).collect();
     let act = call.act(target).about(search.tenant_id.as_deref()).with(Outcome::Started, masked);
     let started_id = api.note(act.clone())?;
     let jobs = Arc::clone(&api.jobs);
