@@ -69,6 +69,8 @@ impl Probe {
                     }
                     answered = true;
                 }
+                // Asked while it stopped.
+                Err(_) if shutdown.has_begun() => {}
                 Err(error) => {
                     metrics.http_probe_failures.inc();
                     if answered {
