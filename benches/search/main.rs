@@ -2,7 +2,9 @@
 //! `cargo bench --bench search`; the journal is made once, in `SEARCH_FOLDER` (default `target/search`, about 8 GB for
 //! the default `SEARCH_EVENTS=10000000`), and stays there.
 
+mod load;
 mod make;
+mod measure;
 
 use std::path::PathBuf;
 
@@ -13,4 +15,5 @@ fn main() {
     std::fs::create_dir_all(&folder).unwrap();
     let journal = folder.join(format!("journal-{events}.db"));
     make::make(&journal, events);
+    measure::measure(&journal, events);
 }

@@ -43,6 +43,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
+            "event",
             "store",
             "event",
             "replay",

@@ -31,8 +31,22 @@ pub const EVENTS_MAX: Parameter =
     Parameter::integer("limit", (1, i64::MAX), "Events at most; all where it is left out", "10000");
 
 /// The same selection as a search's.
-pub const EXPORT: &[&Parameter] =
-    &[&FORMAT, &TENANT_ID, &TOPIC, &EVENT_TYPE, &KEY, &SINCE, &UNTIL, &Q, &WHERE, &REPLAYS, &ORDER, &MASK, &EVENTS_MAX];
+pub const EXPORT: &[&Parameter] = &[
+    &FORMAT,
+    &TENANT_ID,
+    &TOPIC,
+    &EVENT_TYPE,
+    &KEY,
+    &SINCE,
+    &UNTIL,
+    &Q,
+    &WHERE,
+    &REPLAYS,
+    &ORDER,
+    &MASK,
+    &EVENTS_MAX,
+    &REASON,
+];
 
 pub fn get(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     let search = selection(call)?;
