@@ -20,9 +20,10 @@ const TABLE: &str = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA
     CREATE TABLE event_journal (
         id INTEGER PRIMARY KEY, tenant_id TEXT NOT NULL, topic TEXT NOT NULL, payload TEXT NOT NULL,
         received_at TEXT NOT NULL, kafka_partition INTEGER NOT NULL, kafka_offset INTEGER NOT NULL, kafka_key ANY,
-        kafka_headers TEXT, kafka_timestamp INTEGER, replay_of INTEGER, kafka_epoch INTEGER NOT NULL, dlq_id INTEGER
+        kafka_headers TEXT, kafka_timestamp INTEGER, replay_of INTEGER, kafka_epoch INTEGER NOT NULL, dlq_id INTEGER,
+        erased INTEGER
     ) STRICT";
-const INSERT: &str = "INSERT INTO event_journal VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
+const INSERT: &str = "INSERT INTO event_journal VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)";
 
 /// A file that has no name any more: whatever happens, it is gone when it is closed.
 #[derive(Debug)]
@@ -82,6 +83,7 @@ impl JournalCopy {
                     event.replay_of,
                     event.kafka_epoch,
                     event.dlq_id,
+                    event.erased,
                 ])?;
             }
         }

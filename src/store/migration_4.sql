@@ -59,12 +59,12 @@ CREATE INDEX event_journal_replays ON event_journal (received_at) WHERE replay_o
 -- Why: see schema.sql.
 ANALYZE sqlite_schema;
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
-    ('event_journal', 'event_journal_tenant_received', '8 1 1'),
-    ('event_journal', 'event_journal_topic_received', '8 1 1'),
-    ('event_journal', 'event_journal_received', '8 1'),
-    ('event_journal', 'event_journal_replay', '1 1'),
-    ('event_journal', 'event_journal_replays', '1 1'),
-    ('event_journal', 'event_journal_key', '8 1');
+    ('event_journal', 'event_journal_tenant_received', '10 5 1'),
+    ('event_journal', 'event_journal_topic_received', '10 5 1'),
+    ('event_journal', 'event_journal_received', '10 1'),
+    ('event_journal', 'event_journal_replay', '10 1'),
+    ('event_journal', 'event_journal_replays', '10 1'),
+    ('event_journal', 'event_journal_key', '10 1');
 ANALYZE sqlite_schema;
 
 PRAGMA user_version = 4;

@@ -88,7 +88,7 @@ fn the_formats_hold_the_same_events() {
     download(&sink, "format=sqlite");
     let ask = |sql: &str| Command::new("sqlite3").arg("-readonly").arg(&path).arg(sql).output().unwrap().stdout;
     let columns = "id, tenant_id, topic, payload, received_at, kafka_partition, kafka_offset, hex(kafka_key), typeof(kafka_key), \
-                   kafka_headers, kafka_timestamp, replay_of, kafka_epoch, dlq_id";
+                   kafka_headers, kafka_timestamp, replay_of, kafka_epoch, dlq_id, erased";
     let sql = format!("SELECT {columns} FROM event_journal ORDER BY id");
     let journal = Command::new("sqlite3").arg("-readonly").arg(sink.journal()).arg(&sql).output().unwrap().stdout;
     assert_eq!(String::from_utf8_lossy(&ask(&sql)), String::from_utf8_lossy(&journal));

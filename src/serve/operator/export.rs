@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::call::Call;
+use super::call::{Call, REASON};
 use super::dlq::{SINCE, UNTIL};
 use super::jobs::{EVENT_TYPE, KEY, TENANT_ID};
 use super::parameter::Parameter;

@@ -62,8 +62,18 @@ fn no_search_reads_the_whole_journal_or_sorts_what_it_finds() {
         let journal = journal(topics);
         for (search, after) in searches() {
             let source = Source::new(&journal, &search, after.as_ref()).unwrap().unwrap();
-            let plan = plan(&journal, &source.sql, source.values);
-            assert!(!reads_all(&plan) && !plan.contains("TEMP B-TREE"), "{search:?}\n{}\n{plan}", source.sql);
+            let plan = plan(&journal, &source.sql, source.values.clone());
+            let shown = || format!("{search:?}\n{}\n{plan}", source.sql);
+            assert!(!reads_all(&plan) && !plan.contains("TEMP B-TREE"), "{}", shown());
+            let newest_first = search.order == Order::NewestFirst;
+            let is_bounded = [
+                ('<', search.until.is_some() || (after.is_some() && newest_first)),
+                ('>', search.since.is_some() || (after.is_some() && !newest_first)),
+            ];
+            for (sign, _) in is_bounded.into_iter().filter(|(_, is_bounded)| *is_bounded) {
+                let range = plan.lines().find(|line| line.contains("SEARCH event_journal"));
+                assert!(range.is_some_and(|line| line.contains(&format!("{sign}?"))), "no {sign}: {}", shown());
+            }
         }
     }
 }
