@@ -32,7 +32,7 @@ enum EventsVerb {
     /// The events that conditions mean, newest first
     Search {
         #[command(flatten)]
-        selection: SelectionArgs,
+        selection: Box<SelectionArgs>,
         #[command(flatten)]
         part: PartArgs,
     },
@@ -147,7 +147,7 @@ pub fn run_events(args: EventsArgs) -> ExitCode {
     api.run(|shell| match verb? {
         EventsVerb::Latest(Latest { limit }) => events::latest(shell, limit),
         EventsVerb::Show { id } => events::show(shell, id),
-        EventsVerb::Search { selection, part } => search::search(shell, &selection.into(), part.into()),
+        EventsVerb::Search { selection, part } => search::search(shell, &(*selection).into(), part.into()),
         EventsVerb::History { id, part } => search::history(shell, id, part.into()),
     })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::access::{ask, sink_with_users};
-use crate::harness::{Embedded, Record, Sender, Setup, Sink, curl, eventually, program, within};
+use crate::harness::{Disk, Embedded, Record, Sender, Setup, Sink, curl, eventually, program, within};
 use crate::search::insert_many;
 
 const LEADS: &str = "apexflow.leads.created";
@@ -231,4 +231,20 @@ fn an_export_that_cannot_be_finished_is_a_broken_transfer() {
 
 fn shell_export(sink: &Sink, arguments: &[&str]) -> Output {
     program().args(["export", "--api", &format!("http://{}", sink.api)]).args(arguments).output().unwrap()
+}
+
+#[test]
+fn an_sqlite_file_is_not_built_on_room_that_ingestion_needs() {
+    let disk = Disk::mount(128 << 20);
+    let broker = Embedded::start(&[(LEADS, 1)]);
+    let sink = Setup::with(&broker.bootstrap()).on(&disk).start();
+    Sender::to(&broker.bootstrap()).event(LEADS, "acme", 1);
+    sink.await_events(1);
+    assert!(download(&sink, "format=sqlite").starts_with(b"SQLite format 3\0"));
+    disk.fill(60 << 20);
+    let url = format!("http://{}/export?format=sqlite", sink.api);
+    let broken = Command::new("curl").args(["-sS", "-o", "/dev/null", &url]).output().unwrap();
+    assert!(matches!(broken.status.code(), Some(18 | 56)), "{broken:?}");
+    eventually("the audit says why", || sink.get("/audit?action=export").body.contains("free bytes on the disk"));
+    assert_eq!(String::from_utf8(download(&sink, "format=ndjson")).unwrap().lines().count(), 1);
 }

@@ -53,7 +53,7 @@ impl Source {
         let mut values = Values(Vec::new());
         let mut rest = Rest { search: search.clone(), topics };
         let arms = arms(&mut rest, &mut values);
-        let is_meant = rest.is_meant(&mut values);
+        let is_meant = rest.into_expression(&mut values);
         let range = arms[0].range;
         let bounds = match range {
             Range::Time => time_bounds(search, after, &mut values),
@@ -113,7 +113,7 @@ fn arms(rest: &mut Rest, values: &mut Values) -> Vec<Arm> {
 impl Rest {
     /// An expression: 1 for an event that is meant. Cheap ones first; none fails on a payload that is not JSON, which
     /// only an operator's own INSERT can have made.
-    fn is_meant(self, values: &mut Values) -> String {
+    fn into_expression(self, values: &mut Values) -> String {
         let Rest { search, topics } = self;
         let mut all = Vec::new();
         if let Some(tenant_id) = search.tenant_id {
