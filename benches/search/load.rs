@@ -36,13 +36,14 @@ impl Sink {
         fs::write(&config, settings).unwrap();
         let mut run = Command::new(env!("CARGO_BIN_EXE_crm-events-sink"));
         run.arg("run").arg("--config").arg(config).stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
-        let child = run.spawn().unwrap();
+        let mut sink = Sink { child: run.spawn().unwrap(), api: String::new() };
         loop {
             let mut said = String::new();
             fs::File::open(&log).unwrap().read_to_string(&mut said).unwrap();
             if let Some((_, rest)) = said.split_once(" api=") {
                 let address = rest.split_whitespace().next().unwrap();
-                return Sink { child, api: format!("http://{address}") };
+                sink.api = format!("http://{address}");
+                return sink;
             }
             thread::sleep(Duration::from_millis(50));
         }

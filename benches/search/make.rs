@@ -63,7 +63,7 @@ pub fn make(journal: &Path, events: u64) {
 
 pub fn writer(journal: &Path) -> Writer {
     let dead_letters = Limits { consecutive_max: 100, ratio_max: 0.5 };
-    Writer::open(journal, Rules { dead_letters, halt_on_gap: false }).unwrap()
+    Writer::open(journal, Rules { dead_letters, halt_on_gap: false, chain: false }).unwrap()
 }
 
 /// They are made when the rows are there, which is a lot faster.

@@ -115,8 +115,11 @@ impl Gate {
     /// What is wrong with them.
     pub fn reload(&self) -> Result<String, String> {
         let known = Known::read(&self.auth)?;
-        let now =
-            format!("{} users, {} keys for tokens", known.users.count(), known.tokens.as_ref().map_or(0, Tokens::count));
+        let now = format!(
+            "{} users, {} keys for tokens",
+            known.users.count(),
+            known.tokens.as_ref().map_or(0, Tokens::count)
+        );
         let mut all = self.known.write().unwrap_or_else(PoisonError::into_inner);
         *all = known;
         lock(&self.remembered).clear();
