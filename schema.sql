@@ -34,8 +34,8 @@ CREATE INDEX event_journal_key             ON event_journal (kafka_key) WHERE ka
 
 -- What SQLite's planner is told of event_journal, and is not so: that it is small. There are no other statistics, and by
 -- its own guess a statement like `… WHERE received_at >= '2025-11-03' ORDER BY id` would read the whole table, from the
--- first event on, to spare itself sorting the ids. Every index of the table needs a row here, or none counts. With fewer than ten rows it would
--- leave one end of a range out.
+-- first event on, to spare itself sorting the ids. Every index of the table needs a row here, or none counts. With fewer
+-- than ten rows it would leave one end of a range out.
 ANALYZE sqlite_schema;
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
     ('event_journal', 'event_journal_tenant_received', '10 5 1'),

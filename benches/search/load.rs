@@ -115,8 +115,9 @@ impl Drop for Load {
     }
 }
 
+/// Not one of a run before: this broker's log of it would be another.
 fn live(topic: &str) -> String {
-    format!("live.{topic}")
+    format!("live.{}.{topic}", std::process::id())
 }
 
 pub fn reader(journal: &Path) -> Connection {
