@@ -16,6 +16,8 @@ use crate::job::{Change, JobRefusal, Made, NewJob, Step, Verdict};
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Job {
     pub job_id: i64,
+    /// running, paused, finished or cancelled.
+    #[schemars(example = "running")]
     pub status: String,
     pub request: Box<RawValue>,
     pub to_topic: Option<String>,

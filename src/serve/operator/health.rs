@@ -10,9 +10,13 @@ use crate::serve::reply::{ApiError, Reply};
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Health")]
 pub struct State {
+    /// `healthy` or `unhealthy`.
+    #[schemars(example = "healthy")]
     status: &'static str,
     service: &'static str,
     version: &'static str,
+    /// What does not work.
+    #[schemars(extend("examples" = [[]]))]
     reasons: Vec<String>,
 }
 

@@ -14,7 +14,7 @@ pub const WAIT_S_MAX: u64 = 60;
 
 /// A body: the filter, of which something must be given, and the options, which may stand in the query as well.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 #[schemars(rename = "NewJob", transform = some_filter)]
 pub struct Body {
     /// These events.
@@ -99,6 +99,7 @@ pub struct Rehearsal {
 #[derive(Serialize, JsonSchema)]
 pub struct Started {
     pub job_id: i64,
+    #[schemars(example = "running")]
     pub status: &'static str,
     /// Events that it sends.
     pub total: i64,

@@ -41,7 +41,7 @@ fn html(openapi: &Value) -> String {
         text(&openapi["info"]["version"])
     );
     for paragraph in text(&openapi["info"]["description"]).split("\n\n") {
-        put(&mut html, format_args!("<p>{paragraph}</p>\n"));
+        put(&mut html, format_args!("<p>{}</p>\n", with_code(paragraph)));
     }
     let tags: Vec<&str> =
         openapi["tags"].as_array().into_iter().flatten().filter_map(|tag| tag["name"].as_str()).collect();
@@ -139,7 +139,7 @@ fn limits(schema: &Value) -> String {
         _ if schema["minLength"].is_number() => {
             format!("{} to {} characters", schema["minLength"], schema["maxLength"])
         }
-        _ if schema["pattern"] == super::time::PATTERN => "a day, or a time; UTC unless it has a zone".to_owned(),
+        _ if schema["$ref"].is_string() => "a day, or a day and a time".to_owned(),
         _ if schema["maxLength"].is_number() => format!("1 to {} printable ASCII characters", schema["maxLength"]),
         _ => "text".to_owned(),
     }
@@ -180,6 +180,12 @@ fn text(value: &Value) -> String {
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// Between backticks there is code.
+fn with_code(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    parts.map(|(number, part)| if number % 2 == 1 { format!("<code>{part}</code>") } else { part.to_owned() }).collect()
 }
 
 fn put(html: &mut String, what: std::fmt::Arguments) {

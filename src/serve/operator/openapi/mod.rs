@@ -44,6 +44,7 @@ pub fn document(routes: &[Route], config: &Config) -> Value {
     setting.narrow(&mut schemas);
     schemas.extend(definitions(&mut gives));
     schemas.insert("Error".to_owned(), responses::error());
+    schemas.insert("Time".to_owned(), parameters::time());
     let mut document = json!({
         "openapi": VERSION,
         "info": {"title": "CRM Events Sink", "version": env!("CARGO_PKG_VERSION"), "description": ABOUT,
@@ -85,9 +86,9 @@ impl Setting<'_> {
     /// The topics that are allowed are a setting.
     fn narrow(&self, schemas: &mut Map<String, Value>) {
         for schema in schemas.values_mut() {
-            let Some(properties) = schema["properties"].as_object_mut() else { continue };
+            let Some(Value::Object(properties)) = schema.get_mut("properties") else { continue };
             if self.to_topics.is_empty() {
-                properties.remove("to_topic");
+                properties.shift_remove("to_topic");
             } else if let Some(to_topic) = properties.get_mut("to_topic") {
                 *to_topic = json!({"description": "Another topic than the events' own", "enum": self.to_topics});
             }

@@ -61,6 +61,15 @@ fn schema(kind: Kind) -> Value {
         Kind::Integer { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Word(words) => json!({"type": "string", "enum": words}),
-        Kind::Time => json!({"type": "string", "pattern": time::PATTERN}),
+        Kind::Time => json!({"$ref": "#/components/schemas/Time"}),
     }
+}
+
+pub fn time() -> Value {
+    json!({
+        "description": "A day, or a day and a time, maybe with a zone; without one it is UTC: 2025-11-03, 2025-11-03 20:03:58.586440, \
+                        2025-11-03T20:03:58+01:00",
+        "type": "string",
+        "pattern": time::PATTERN,
+    })
 }
