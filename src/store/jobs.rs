@@ -17,7 +17,7 @@ use crate::job::{Change, JobRefusal, Made, NewJob, Step, Verdict};
 pub struct Job {
     pub job_id: i64,
     /// running, paused, finished or cancelled.
-    #[schemars(example = "running")]
+    #[schemars(example = &"running")]
     pub status: String,
     pub request: Box<RawValue>,
     pub to_topic: Option<String>,

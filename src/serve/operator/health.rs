@@ -11,7 +11,7 @@ use crate::serve::reply::{ApiError, Reply};
 #[schemars(rename = "Health")]
 pub struct State {
     /// `healthy` or `unhealthy`.
-    #[schemars(example = "healthy")]
+    #[schemars(example = &"healthy")]
     status: &'static str,
     service: &'static str,
     version: &'static str,

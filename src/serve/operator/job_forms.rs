@@ -99,7 +99,7 @@ pub struct Rehearsal {
 #[derive(Serialize, JsonSchema)]
 pub struct Started {
     pub job_id: i64,
-    #[schemars(example = "running")]
+    #[schemars(example = &"running")]
     pub status: &'static str,
     /// Events that it sends.
     pub total: i64,

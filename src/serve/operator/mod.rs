@@ -141,7 +141,11 @@ impl OperatorApi {
 /// The route of a request, and what stood at its `{…}`.
 fn find(request: &Request) -> Result<(&'static Route, Option<String>), ApiError> {
     let path = request.path.as_str();
-    let found: Vec<_> = ROUTES.iter().filter_map(|route| Some((route, route.fits(path)?))).collect();
+    let mut found: Vec<_> = ROUTES.iter().filter_map(|route| Some((route, route.fits(path)?))).collect();
+    // `/dlq/retry` is itself, whatever the method, and not a dead letter's number.
+    if found.iter().any(|(_, placed)| placed.is_none()) {
+        found.retain(|(_, placed)| placed.is_none());
+    }
     if found.is_empty() {
         let mut there_are: Vec<&str> = ROUTES.iter().map(|route| route.path).collect();
         there_are.dedup();

@@ -27,7 +27,11 @@ pub const MODE: Parameter = Parameter::word(
     &["ingest", "republish"],
     "Through ingestion here, which is so where it is left out, or to its topic again",
 );
-pub const AGAIN: Parameter = Parameter::flag("again", "Send it although it may be in Kafka already");
+pub const AGAIN: Parameter = Parameter {
+    // It does not go with the example of `mode`.
+    example: "false",
+    ..Parameter::flag("again", "Send it although it may be in Kafka already; with mode=republish")
+};
 pub const EDIT_CONFIRM: Parameter =
     Parameter::text("confirm", "That this very edit is meant, as the answer before said", "0f1e2d3c4b5a6978");
 pub const COUNT_CONFIRM: Parameter =
@@ -167,7 +171,7 @@ impl JsonSchema for Patch {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let pointer = json!({"type": "string", "pattern": "^(?:/(?:[^~/]|~[01])*)*$"});
-        let operation = |names: &[&str], needs: &str, form: Value| {
+        let operation = |names: &[&str], needs: &str, form: &Value| {
             let properties = json!({"op": {"enum": names}, "path": pointer, needs: form});
             json!({"type": "object", "properties": properties, "required": ["op", "path", needs]})
         };
@@ -175,9 +179,9 @@ impl JsonSchema for Patch {
             "description": "Operations of RFC 6902 on the dead letter's value.",
             "type": "array",
             "items": {"anyOf": [
-                operation(&["add", "replace", "test"], "value", json!({})),
-                operation(&["move", "copy"], "from", pointer.clone()),
-                operation(&["remove"], "path", pointer.clone()),
+                operation(&["add", "replace", "test"], "value", &json!({})),
+                operation(&["move", "copy"], "from", &pointer),
+                {"type": "object", "properties": {"op": {"const": "remove"}, "path": pointer}, "required": ["op", "path"]},
             ]},
         })
     }

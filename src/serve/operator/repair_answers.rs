@@ -16,7 +16,7 @@ pub struct RetryRehearsal {
 /// A dead letter that is an event now.
 #[derive(Serialize, JsonSchema)]
 pub struct Journaled {
-    #[schemars(example = "journaled")]
+    #[schemars(example = &"journaled")]
     pub status: &'static str,
     pub dead_letter_id: i64,
     pub event_id: i64,
@@ -26,7 +26,7 @@ pub struct Journaled {
 /// A dead letter that is on its topic again.
 #[derive(Serialize, JsonSchema)]
 pub struct Republished {
-    #[schemars(example = "republished")]
+    #[schemars(example = &"republished")]
     pub status: &'static str,
     pub dead_letter_id: i64,
     pub topic: String,
@@ -54,7 +54,7 @@ pub struct RetriesRehearsal {
 
 #[derive(Serialize, JsonSchema)]
 pub struct Retries {
-    #[schemars(example = "retried")]
+    #[schemars(example = &"retried")]
     pub status: &'static str,
     pub tried: usize,
     pub journaled: usize,
@@ -65,14 +65,14 @@ pub struct Retries {
 
 #[derive(Serialize, JsonSchema)]
 pub struct Discarded {
-    #[schemars(example = "discarded")]
+    #[schemars(example = &"discarded")]
     pub status: &'static str,
     pub dead_letter_id: i64,
 }
 
 #[derive(Serialize, JsonSchema)]
 pub struct ManyDiscarded {
-    #[schemars(example = "discarded")]
+    #[schemars(example = &"discarded")]
     pub status: &'static str,
     pub discarded: usize,
 }

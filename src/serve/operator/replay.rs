@@ -18,7 +18,7 @@ pub const TO_TOPIC: Parameter = Parameter::text(
 
 #[derive(Serialize, JsonSchema)]
 pub struct Replayed {
-    #[schemars(example = "replayed")]
+    #[schemars(example = &"replayed")]
     status: &'static str,
     event_id: i64,
     topic: String,

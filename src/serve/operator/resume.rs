@@ -15,7 +15,7 @@ pub const PARTITION: Parameter =
 
 #[derive(Serialize, JsonSchema)]
 pub struct Resumed {
-    #[schemars(example = "resumed")]
+    #[schemars(example = &"resumed")]
     status: &'static str,
     partitions: Vec<TopicPartition>,
 }
