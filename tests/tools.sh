@@ -3,6 +3,8 @@
 #
 #   tools.sh build   what cargo needs to build librdkafka
 #   tools.sh test    that, and the tools that the tests stand on
+#   tools.sh python  what judges the API's description, from PyPI into target/tools/python; exit 1 with one line if
+#                    that is not possible
 set -euo pipefail
 target=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}
 missing=()
@@ -42,6 +44,19 @@ unpack_promtool() {
     rm -r "$target/tools/deb"
 }
 
+install_python() {
+    wanted=$(dirname "$0")/openapi/requirements.txt
+    cmp -s "$wanted" "$target/tools/python/installed.txt" && return
+    echo "Installing schemathesis from PyPI into target/tools/python"
+    rm -rf "$target/tools/python"
+    python3 -m venv "$target/tools/python" &&
+        "$target/tools/python/bin/pip" install -q --disable-pip-version-check -r "$wanted" &&
+        cp "$wanted" "$target/tools/python/installed.txt" || {
+        echo "schemathesis could not be installed from PyPI (the lines above say why)" >&2
+        exit 1
+    }
+}
+
 command -v cargo >/dev/null || { echo "Rust is missing: install it with rustup, then run this again" >&2; exit 1; }
 lacks make make
 lacks gcc gcc
@@ -53,6 +68,7 @@ case "${1:-}" in
     build) install ;;
     test)
         lacks curl curl
+        python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
         lacks kcat kafkacat
         lacks sqlite3 sqlite3
         lacks openssl openssl
@@ -64,5 +80,6 @@ case "${1:-}" in
         install
         unpack_promtool
         ;;
-    *) echo "give build or test" >&2; exit 1 ;;
+    python) install_python ;;
+    *) echo "give build, test or python" >&2; exit 1 ;;
 esac

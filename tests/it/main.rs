@@ -19,6 +19,7 @@ mod faults;
 mod harness;
 mod http;
 mod lifecycle;
+mod openapi;
 mod pipeline;
 mod replay;
 mod rules;

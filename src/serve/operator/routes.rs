@@ -19,12 +19,12 @@ type PlanOrJob = Either<Rehearsal, JobView>;
 
 /// The first that fits is taken.
 pub const ROUTES: &[Route] = &[
-    get("/openapi.json", description::openapi, "This description").gives::<description::OpenApi>(200).for_everybody(),
-    get("/docs", description::docs, "This description, to be read").gives_files(&["text/html"]).for_everybody(),
     get("/health", health::get, "Whether everything works, and if not, what does not")
         .gives::<health::State>(200)
         .gives::<health::State>(503)
         .for_everybody(),
+    get("/openapi.json", description::openapi, "This description").gives::<description::OpenApi>(200).for_everybody(),
+    get("/docs", description::docs, "This description, to be read").gives_files(&["text/html"]).for_everybody(),
     get("/events", search::list, "Find events by conditions, page by page, newest first")
         .takes(search::SEARCH)
         .gives::<search::Found<FoundEvent>>(200),
