@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::parameter::TEXT_MAX;
-use super::time;
+use super::{time, whole};
 use crate::config::RATE_PER_S_MAX;
 use crate::store::{Found, Job};
 
@@ -19,6 +19,7 @@ pub const WAIT_S_MAX: u64 = 60;
 pub struct Body {
     /// These events.
     #[schemars(length(min = 1), inner(range(min = 1, max = i64::MAX)))]
+    #[serde(default, deserialize_with = "whole::optional_list")]
     pub event_ids: Option<Vec<i64>>,
     /// Received at or after this time.
     #[schemars(regex(pattern = time::PATTERN))]
@@ -39,15 +40,18 @@ pub struct Body {
     pub key: Option<String>,
     pub to_topic: Option<String>,
     #[schemars(range(min = 1, max = RATE_PER_S_MAX))]
+    #[serde(default, deserialize_with = "whole::optional")]
     pub rate_per_s: Option<u32>,
     pub skip_superseded: Option<bool>,
     pub skip_replays: Option<bool>,
     /// How many events it is about, as the answer before said.
     #[schemars(range(min = 0, max = u64::MAX))]
+    #[serde(default, deserialize_with = "whole::optional")]
     pub confirm: Option<u64>,
     pub dry_run: Option<bool>,
     /// Seconds to wait for the job's end before the answer.
     #[schemars(range(min = 0, max = WAIT_S_MAX))]
+    #[serde(default, deserialize_with = "whole::optional")]
     pub wait: Option<u64>,
     /// Why, for the audit.
     #[schemars(length(max = TEXT_MAX))]
@@ -65,7 +69,11 @@ fn some_filter(schema: &mut Schema) {
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Batch {
-    List(#[schemars(length(min = 1), inner(range(min = 1, max = i64::MAX)))] Vec<i64>),
+    List(
+        #[serde(deserialize_with = "whole::list")]
+        #[schemars(length(min = 1), inner(range(min = 1, max = i64::MAX)))]
+        Vec<i64>,
+    ),
     Named(NamedBatch),
 }
 
@@ -73,6 +81,7 @@ pub enum Batch {
 #[serde(deny_unknown_fields)]
 pub struct NamedBatch {
     #[schemars(length(min = 1), inner(range(min = 1, max = i64::MAX)))]
+    #[serde(deserialize_with = "whole::list")]
     pub event_ids: Vec<i64>,
 }
 

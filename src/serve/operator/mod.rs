@@ -27,6 +27,7 @@ mod route;
 mod routes;
 mod search;
 mod time;
+mod whole;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -97,8 +97,8 @@ pub fn name_times(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             if let Some(Value::Object(properties)) = object.get_mut("properties") {
-                for (name, property) in properties.iter_mut().filter(|(name, _)| *name == "at" || name.ends_with("_at"))
-                {
+                let is_time = |(name, _): &(&String, &mut Value)| *name == "at" || name.ends_with("_at");
+                for (_, property) in properties.iter_mut().filter(is_time) {
                     property["format"] = "date-time".into();
                 }
             }
