@@ -36,7 +36,7 @@ pub const KEY_PATTERN: &str = "^[!-~](?:[ -~]*[!-~])?$";
 fn described(parameter: &Parameter, to_topics: &[String]) -> Value {
     let one = if parameter.name == TO_TOPIC.name { json!({"enum": to_topics}) } else { schema(parameter.kind) };
     let (place, schema) = match (parameter.place, parameter.is_many) {
-        (Place::Path, _) => ("path", one),
+        (Place::Path, _) => ("path", in_path(one)),
         (Place::Query, false) => ("query", one),
         (Place::Query, true) => ("query", json!({"type": "array", "items": one})),
     };
@@ -53,6 +53,14 @@ fn described(parameter: &Parameter, to_topics: &[String]) -> Value {
     described["schema"] = schema;
     described["example"] = example;
     described
+}
+
+/// Clients take `.` and `..` out of a path, even escaped ones (RFC 3986, 5.2.4).
+fn in_path(mut schema: Value) -> Value {
+    if schema["type"] == "string" {
+        schema["not"] = json!({"enum": [".", ".."]});
+    }
+    schema
 }
 
 fn schema(kind: Kind) -> Value {
