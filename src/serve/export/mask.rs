@@ -28,7 +28,7 @@ impl Mask {
     pub fn new(texts: impl Iterator<Item = String>) -> Result<Mask, String> {
         let mut names = Vec::new();
         for text in texts {
-            names.extend(text.split(',').map(|name| name.trim().to_owned()));
+            names.extend(text.split(',').map(|name| name.trim_matches(' ').to_owned()));
         }
         if names.iter().any(String::is_empty) {
             return Err("has an empty name; give names of the payload's members, as email,phone".to_owned());

@@ -26,6 +26,7 @@ pub const MASK: Parameter = Parameter::text(
     "Members of the payload whose values become ***, at any depth, with commas between",
     "email,phone",
 )
+.form("^[^,]*[^, ][^,]*(?:,[^,]*[^, ][^,]*){0,49}$")
 .many();
 pub const EVENTS_MAX: Parameter =
     Parameter::integer("limit", (1, i64::MAX), "Events at most; all where it is left out", "10000");

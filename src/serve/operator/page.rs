@@ -114,14 +114,18 @@ fn parameter(html: &mut String, one: &Value) {
         _ if one["required"] == true => "required, ",
         _ => "",
     };
-    let example = one["example"].as_str().map_or_else(|| one["example"].to_string(), str::to_owned);
+    let example = match &one["example"] {
+        Value::Null => String::new(),
+        Value::String(text) => format!("; as <code>{}</code>", escaped(text)),
+        Value::Array(several) if several.len() == 1 => format!("; as <code>{}</code>", text(&several[0])),
+        other => format!("; as <code>{}</code>", escaped(&other.to_string())),
+    };
     put(
         html,
         format_args!(
-            "<dt><code>{name}</code>\n<dd>{} <small>{place}{}; as <code>{}</code></small>\n",
+            "<dt><code>{name}</code>\n<dd>{} <small>{place}{}{example}</small>\n",
             text(&one["description"]),
             escaped(&limits(&one["schema"])),
-            escaped(&example)
         ),
     );
 }

@@ -16,7 +16,10 @@ pub struct Parameter {
     pub place: Place,
     pub kind: Kind,
     pub about: &'static str,
+    /// Empty: there is none that holds everywhere.
     pub example: &'static str,
+    /// A pattern (ECMA 262) for the API's description: what of all texts its reader takes.
+    pub form: Option<&'static str>,
     pub is_required: bool,
     /// It may be given several times.
     pub is_many: bool,
@@ -45,7 +48,7 @@ pub enum Kind {
 
 impl Parameter {
     const fn query(name: &'static str, kind: Kind, about: &'static str, example: &'static str) -> Parameter {
-        Parameter { name, place: Place::Query, kind, about, example, is_required: false, is_many: false }
+        Parameter { name, place: Place::Query, kind, about, example, form: None, is_required: false, is_many: false }
     }
 
     pub const fn text(name: &'static str, about: &'static str, example: &'static str) -> Parameter {
@@ -82,6 +85,10 @@ impl Parameter {
     /// At the path's `{name}`.
     pub const fn in_path(self) -> Parameter {
         Parameter { place: Place::Path, is_required: true, ..self }
+    }
+
+    pub const fn form(self, pattern: &'static str) -> Parameter {
+        Parameter { form: Some(pattern), ..self }
     }
 
     pub const fn required(self) -> Parameter {

@@ -21,12 +21,12 @@ pub const TOPIC: Parameter = Parameter::text(
 pub const Q: Parameter = Parameter::text("q", "Text that occurs in the payload; ASCII letters in either case", "Graz");
 pub const WHERE: Parameter =
     Parameter::text("where", "A member of the payload and its value; may be given again", "payload.status:qualified")
+        .form(r#"^payload(?:\.[^.:"\\\x00-\x1f\x7f-\x9f]+)+:"#)
         .many();
 pub const REPLAYS: Parameter = Parameter::word("replays", &["only", "none"], "Only replays, or none; else both");
 pub const ORDER: Parameter =
     Parameter::word("order", &["desc", "asc"], "Newest first (desc, where it is left out) or oldest first (asc)");
-pub const CURSOR: Parameter =
-    Parameter::text("cursor", "Where the search goes on: next_cursor of the page before", "MTcgMjAyNS0xMS0wMw");
+pub const CURSOR: Parameter = Parameter::text("cursor", "Where the search goes on: next_cursor of the page before", "");
 pub const PAYLOAD: Parameter = Parameter::flag("payload", "Each event with its payload");
 
 /// The parameters of a search.

@@ -34,7 +34,11 @@ pub fn of(route: &Route, to_topics: &[String]) -> Vec<Value> {
 pub const KEY_PATTERN: &str = "^[!-~](?:[ -~]*[!-~])?$";
 
 fn described(parameter: &Parameter, to_topics: &[String]) -> Value {
-    let one = if parameter.name == TO_TOPIC.name { json!({"enum": to_topics}) } else { schema(parameter.kind) };
+    let one = if parameter.name == TO_TOPIC.name {
+        json!({"enum": to_topics})
+    } else {
+        with_form(schema(parameter.kind), parameter.form)
+    };
     let (place, schema) = match (parameter.place, parameter.is_many) {
         (Place::Path, _) => ("path", in_path(one)),
         (Place::Query, false) => ("query", one),
@@ -51,8 +55,17 @@ fn described(parameter: &Parameter, to_topics: &[String]) -> Value {
         described["required"] = true.into();
     }
     described["schema"] = schema;
-    described["example"] = example;
+    if !parameter.example.is_empty() {
+        described["example"] = example;
+    }
     described
+}
+
+fn with_form(mut schema: Value, form: Option<&str>) -> Value {
+    if let Some(pattern) = form {
+        schema["pattern"] = pattern.into();
+    }
+    schema
 }
 
 /// Clients take `.` and `..` out of a path, even escaped ones (RFC 3986, 5.2.4).
