@@ -55,7 +55,7 @@ fn what_is_not_there_is_404_and_a_wrong_method_405_with_allow() {
         ("/event", "nothing is at /event"),
         ("/events/7", "event 7 not found"),
         ("/dlq/7", "dead letter 7 not found"),
-        ("/docs/x", "there are /openapi.json"),
+        ("/docs/x", "there are /health"),
     ] {
         let missing = sink.get(path);
         assert_eq!(missing.status, 404, "{path}");
