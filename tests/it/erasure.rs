@@ -125,6 +125,9 @@ fn a_tenant_is_erased_from_every_file_and_nothing_else_is() {
     let event = sink.get(&format!("/events/{first}")).json();
     let shown = json!([event["payload"], event["kafka_key"], event["erased"], event["tenant_id"]]);
     assert_eq!(shown, json!([{}, null, done["certificate"], "acme"]));
+    let found = sink.get("/events?tenant_id=acme&order=asc&limit=1&payload=true").json();
+    let found = &found["events"][0];
+    assert_eq!((&found["erased"], &found["payload"]), (&done["certificate"], &json!({})), "a search says so too");
     assert_eq!(sink.post(&format!("/replay/{first}?reason=try")).status, 410);
     let batch = curl(&["-X", "POST", "-d", &format!("[{first}]"), &format!("http://{}/replay/batch", sink.api)]);
     assert_eq!(batch.status, 410);

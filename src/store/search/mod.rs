@@ -69,6 +69,9 @@ pub struct FoundEvent {
     pub event_type: Option<String>,
     pub kafka_key: Option<Bytes>,
     pub replay_of: Option<i64>,
+    /// The certificate in the audit of its erasure: nothing of the rest is left.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
 }
@@ -156,7 +159,7 @@ fn position_of(connection: &Connection, id: i64) -> rusqlite::Result<Option<Posi
 fn found_event(connection: &Connection, id: i64, with_payload: bool) -> rusqlite::Result<Option<FoundEvent>> {
     let sql = "SELECT id, tenant_id, topic, received_at, \
                CASE WHEN json_valid(payload) THEN CAST(payload->>'event_type' AS TEXT) END, kafka_key, replay_of, \
-               iif(?2, payload, NULL) FROM event_journal WHERE id = ?1";
+               iif(?2, payload, NULL), erased FROM event_journal WHERE id = ?1";
     let found = connection.prepare_cached(sql)?.query_row((id, with_payload), |row| {
         Ok(FoundEvent {
             id: row.get(0)?,
@@ -166,6 +169,7 @@ fn found_event(connection: &Connection, id: i64, with_payload: bool) -> rusqlite
             event_type: row.get(4)?,
             kafka_key: bytes(row, 5)?,
             replay_of: row.get(6)?,
+            erased: row.get(8)?,
             payload: row.get::<_, Option<String>>(7)?.map(Payload),
         })
     });
