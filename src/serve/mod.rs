@@ -93,6 +93,9 @@ pub fn names(config: &Config) -> Vec<String> {
 /// # Errors
 /// Names the setting, the file and what to do.
 pub fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, String> {
+    if !config.api.tls.is_on() && config.api.auth.is_on() && !config.api.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.api.listen, "passwords and tokens travel in the clear; set api.tls.certificate and api.tls.key");
+    }
     config.api.tls.is_on().then(|| Certificate::read(&config.api.tls)).transpose()
 }
 

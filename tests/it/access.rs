@@ -323,3 +323,15 @@ fn why_the_box_is_not_well_is_for_those_who_may_see_it() {
     let said = ask(&sink, "vera", "GET", "/health", &[]).body;
     assert!(said.contains("poisoned") && said.contains(LEADS), "{said}");
 }
+
+#[test]
+fn passwords_in_the_clear_are_warned_of() {
+    let (_broker, sink) = sink_with_users("");
+    assert!(!sink.log().contains("in the clear"), "nobody else hears what is said on loopback");
+    let users = users_file(&sink);
+    let toml = format!("api.auth.users_file = {users:?}\n");
+    let open = Setup::with("127.0.0.1:1").toml(&toml).start_with(|command| {
+        command.args(["--api-listen", "0.0.0.0:0"]);
+    });
+    assert!(open.log().contains("passwords and tokens travel in the clear"), "{}", open.log());
+}
