@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crm_events_sink::audit::{Act, Outcome};
+use crm_events_sink::audit::Act;
 use crm_events_sink::coverage::Begin;
 use crm_events_sink::dead_letter::breaker::Limits;
 use crm_events_sink::event::{Bytes, Event, Headers, Position, Record};
@@ -117,16 +117,5 @@ fn item(offset: i64) -> Item {
 }
 
 fn act() -> Act {
-    Act {
-        operator: "bench".to_owned(),
-        origin: "127.0.0.1".to_owned(),
-        action: "tenant.erase",
-        target: "tenant t0".to_owned(),
-        reason: None,
-        count: None,
-        outcome: Outcome::Done,
-        detail: None,
-        started_id: None,
-        tenant_id: None,
-    }
+    Act::new("bench", "127.0.0.1", "tenant.erase", "tenant t0")
 }

@@ -55,6 +55,27 @@ pub struct Act {
 }
 
 impl Act {
+    /// An act that is done, of which nothing more is known.
+    pub fn new(
+        operator: impl Into<String>,
+        origin: impl Into<String>,
+        action: &'static str,
+        target: impl Into<String>,
+    ) -> Act {
+        Act {
+            operator: operator.into(),
+            origin: origin.into(),
+            action,
+            target: target.into(),
+            reason: None,
+            count: None,
+            outcome: Outcome::Done,
+            detail: None,
+            started_id: None,
+            tenant_id: None,
+        }
+    }
+
     pub fn with(&self, outcome: Outcome, detail: impl fmt::Display) -> Act {
         let detail = Some(detail.to_string()).filter(|detail| !detail.is_empty());
         Act { outcome, detail, ..self.clone() }

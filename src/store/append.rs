@@ -461,7 +461,7 @@ fn refused(event: &Event, error: &rusqlite::Error) -> DeadLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Act, Outcome};
+    use crate::audit::Act;
     use crate::coverage::{Begin, GapReason};
     use crate::dead_letter::breaker::Limits;
     use crate::event::{Headers, Position};
@@ -581,18 +581,7 @@ mod tests {
         let poisoned = [begin(0, 0, None), bad(0), bad(1), bad(2), event(3)];
         assert_eq!(fates(&mut writer, &poisoned), [Skipped, dead, dead, dead, Withheld]);
         assert_eq!(fates(&mut writer, &[event(4)]), [Withheld]);
-        let act = Act {
-            operator: "anna".to_owned(),
-            origin: "127.0.0.1".to_owned(),
-            action: "consumer.resume",
-            target: "every topic".to_owned(),
-            reason: None,
-            count: None,
-            outcome: Outcome::Done,
-            detail: None,
-            started_id: None,
-            tenant_id: None,
-        };
+        let act = Act::new("anna", "127.0.0.1", "consumer.resume", "every topic");
         assert_eq!(writer.resume(|_| true, &act, Timestamp::now()).unwrap().len(), 1);
         assert_eq!(fates(&mut writer, &[event(5)]), [Withheld], "it was read before the halt was known");
         assert_eq!(fates(&mut writer, &[begin(3, 0, None), event(3)]), [Skipped, Journaled]);

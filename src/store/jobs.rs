@@ -304,16 +304,11 @@ fn finish(transaction: &Transaction, job_id: i64, now: Timestamp) -> rusqlite::R
     job.count(transaction)?;
     let detail = format!("acknowledged {}, failed {}, uncertain {}", job.acknowledged, job.failed, job.uncertain);
     let act = Act {
-        operator: job.operator,
-        origin: "the sink".to_owned(),
-        action: "replay.job",
-        target: format!("job {job_id}"),
         reason: job.reason,
         count: Some(job.acknowledged),
-        outcome: Outcome::Done,
         detail: Some(detail),
-        started_id: None,
         tenant_id: job.tenant_id,
+        ..Act::new(job.operator, "the sink", "replay.job", format!("job {job_id}"))
     };
     audit::note(transaction, &act, now).map(drop)
 }

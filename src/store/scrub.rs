@@ -86,7 +86,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::audit::{Act, Outcome};
+    use crate::audit::Act;
     use crate::coverage::Begin;
     use crate::dead_letter::breaker::Limits;
     use crate::event::{Bytes, Event, Headers, Position, Record};
@@ -128,18 +128,7 @@ mod tests {
         }
         let readers = Readers::open(&path);
         let scope = Scope { tenant_id: "t3".to_owned(), key: None, last_event_id: 60_000, last_letter_id: 0 };
-        let act = Act {
-            operator: "anna".to_owned(),
-            origin: "127.0.0.1".to_owned(),
-            action: "tenant.erase",
-            target: "tenant t3".to_owned(),
-            reason: None,
-            count: None,
-            outcome: Outcome::Done,
-            detail: None,
-            started_id: None,
-            tenant_id: None,
-        };
+        let act = Act::new("anna", "127.0.0.1", "tenant.erase", "tenant t3");
         let id = writer.begin_erasure(&scope, &act, Timestamp::now()).unwrap().certificate;
         loop {
             let (rows, _) = readers.next_to_erase(id, &scope, "").unwrap();

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use super::parameter::{Parameter, Place, TEXT_MAX, journal_time};
 use super::route::Route;
-use crate::audit::{Act, Outcome};
+use crate::audit::Act;
 use crate::auth::Principal;
 use crate::serve::Request;
 use crate::serve::reply::ApiError;
@@ -108,17 +108,11 @@ impl Call<'_> {
 
     /// The row in the audit of what is asked for.
     pub fn act(&self, target: String) -> Act {
+        let action = self.route.action.unwrap_or(self.route.path);
         Act {
-            operator: self.operator(),
-            origin: self.request.origin.clone(),
-            action: self.route.action.unwrap_or(self.route.path),
-            target,
             reason: self.text(&REASON),
-            count: None,
-            outcome: Outcome::Done,
-            detail: None,
-            started_id: None,
             tenant_id: self.tenant().map(str::to_owned),
+            ..Act::new(self.operator(), self.request.origin.clone(), action, target)
         }
     }
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::hash::{Hash, Values, hex, stored};
-use crate::audit::{Act, Outcome};
+use crate::audit::Act;
 use crate::store::row::time_text;
 use crate::store::{audit, journal_info};
 
@@ -117,16 +117,5 @@ pub fn pruned(connection: &Connection, last_id: i64, pruned_by: i64) -> rusqlite
 }
 
 fn act(action: &'static str, target: String) -> Act {
-    Act {
-        operator: "the sink".to_owned(),
-        origin: "the sink".to_owned(),
-        action,
-        target,
-        reason: Some("journal.chain".to_owned()),
-        count: None,
-        outcome: Outcome::Done,
-        detail: None,
-        started_id: None,
-        tenant_id: None,
-    }
+    Act { reason: Some("journal.chain".to_owned()), ..Act::new("the sink", "the sink", action, target) }
 }
