@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::Request;
 use super::reply::{Body, Reply};
+use crate::store::hex;
 
 /// Adds the headers of every answer; makes it 304 (RFC 9110, 13.1.2) where the client has what it asks for.
 pub fn finish(request: &Request, reply: Reply) -> Reply {
@@ -27,8 +28,7 @@ pub fn finish(request: &Request, reply: Reply) -> Reply {
 fn tag(body: &Body) -> Option<String> {
     let Body::Bytes(bytes) = body else { return None };
     let hash = Sha256::digest(bytes);
-    let hex: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    Some(format!("W/\"{hex}\""))
+    Some(format!("W/\"{}\"", hex(&hash[..16])))
 }
 
 /// Whether an `If-None-Match` names the tag, by the weak comparison.

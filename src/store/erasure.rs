@@ -7,7 +7,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::row::time_text;
-use super::{Readers, StoreError, Writer, audit, chain, journal_info, removal_block};
+use super::{Readers, StoreError, Writer, audit, chain, hex, journal_info, removal_block};
 use crate::audit::{Act, Outcome};
 use crate::removal::{ERASE_MAX, Erasure, ErasurePlan, RemovalRefusal, Rows, Scope};
 
@@ -50,7 +50,7 @@ pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) fn key_digest(connection: &Connection, key: &str) -> rusqlite::Result<String> {
     let journal_id = journal_info(connection, "journal_id")?;
     let digest = Sha256::digest(format!("{journal_id}:{key}"));
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&digest))
 }
 
 fn digest_of(connection: &Connection, scope: &Scope) -> rusqlite::Result<Option<String>> {

@@ -39,7 +39,7 @@ use rusqlite::{Connection, OpenFlags};
 
 pub use append::{Appended, Fate};
 pub use audit::{AuditFilter, AuditRow};
-pub use chain::{ChainReport, NotedHead, check_chains};
+pub use chain::{ChainReport, NotedHead, check_chains, hex};
 pub use check::check_whole;
 pub use copy::JournalCopy;
 pub use coverage::StoredPosition;

@@ -67,9 +67,9 @@ pub fn stored(row: &Row, column: usize) -> rusqlite::Result<Hash> {
     Ok(blob.and_then(|blob| blob.try_into().ok()).unwrap_or_default())
 }
 
-/// 64 hexadecimal digits.
-pub fn hex(hash: &Hash) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Two hexadecimal digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

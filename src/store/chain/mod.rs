@@ -10,6 +10,7 @@ mod row;
 mod segment;
 mod walk;
 
+pub use hash::hex;
 pub(super) use row::{EventRow, Head, add_audit_row, add_event, seal};
 pub(super) use segment::{obey, pruned};
 pub use walk::{ChainReport, NotedHead, check_chains};
