@@ -85,7 +85,8 @@ fn a_stream_that_breaks_off_is_never_taken_for_a_whole_one() {
         assert!(whole.contains("Transfer-Encoding: chunked\r\n") && whole.ends_with("line 49999\n\r\n0\r\n\r\n"));
         for path in ["/broken", "/panics"] {
             let (broken, _) = get(address, path, "1.1");
-            assert!(broken.contains("line 40000\n") && !broken.ends_with("\r\n0\r\n\r\n"), "{path}");
+            // How much of it arrives is not said: the reset overtakes what is still to be sent.
+            assert!(broken.starts_with("HTTP/1.1 200 ") && !broken.ends_with("\r\n0\r\n\r\n"), "{path}");
         }
         // Without chunks the end of the connection is the end of the body: it must not look like one.
         let (whole, orderly) = get(address, "/whole", "1.0");
