@@ -89,7 +89,19 @@ impl Write {
                 Arrival::Closed => break,
             }
         }
-        self.checkpoint();
+        self.copy_the_log();
+    }
+
+    /// The file of a sink that was stopped in order has all by itself. SQLite does this when the last connection is closed,
+    /// which a reader's may be, and that cannot write. Whoever reads on keeps the log: nothing is lost in it.
+    fn copy_the_log(&mut self) {
+        if self.aftermath.reopen {
+            return;
+        }
+        match self.store.empty_log() {
+            Err(error) if !error.is_passing() => self.fault(error),
+            _ => {}
+        }
     }
 
     /// `first` and what joins it before the transaction is due.
