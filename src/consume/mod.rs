@@ -55,11 +55,9 @@ const RECREATE_AFTER: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Shared {
     pub config: Arc<Config>,
-    /// Before the inlet, so that it is dropped first: the writer ends with the last inlet, and takes its log into the file if
-    /// nobody else has that open.
-    pub readers: Readers,
     pub inlet: Inlet,
     pub durable: Arc<Durable>,
+    pub readers: Readers,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub watermarks: Arc<Watermarks>,

@@ -183,11 +183,22 @@ impl Writer {
     /// # Errors
     /// A fault of the box; what was appended stays durable in the log.
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
-        let mode = match WAL_PAGES.get() {
-            pages if pages < CHECKPOINT_PAGES => return Ok(()),
-            pages if pages < TRUNCATE_PAGES => "PASSIVE",
-            _ => "TRUNCATE",
-        };
+        match WAL_PAGES.get() {
+            pages if pages < CHECKPOINT_PAGES => Ok(()),
+            pages if pages < TRUNCATE_PAGES => self.copy_log("PASSIVE"),
+            _ => self.begin_log_again(),
+        }
+    }
+
+    /// Copies all of it, and begins it again if nobody needs it.
+    ///
+    /// # Errors
+    /// As [`Writer::checkpoint`].
+    pub fn begin_log_again(&mut self) -> Result<(), StoreError> {
+        self.copy_log("TRUNCATE")
+    }
+
+    fn copy_log(&mut self, mode: &str) -> Result<(), StoreError> {
         // A reader that stays must not hold ingestion up: what cannot be copied now is copied next time.
         self.connection.busy_timeout(Duration::ZERO)?;
         let copied = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));

@@ -98,9 +98,8 @@ impl Write {
         if self.aftermath.reopen {
             return;
         }
-        match self.store.empty_log() {
-            Err(error) if !error.is_passing() => self.fault(error),
-            _ => {}
+        if let Err(error) = self.store.begin_log_again() {
+            self.fault(error);
         }
     }
 

@@ -12,8 +12,7 @@ use rusqlite::Connection;
 use crate::harness::{Embedded, Sender, Setup, Sink, eventually, program};
 
 const LEADS: &str = "apexflow.leads.created";
-/// Few enough for a start to look at every page in its 0.1 s, with a debug build on a busy machine.
-const EVENTS: u64 = 800;
+const EVENTS: u64 = 2000;
 const PAGE: u64 = 4096;
 /// A start looks at the pages for 0.1 s; the rest is for a slow machine.
 const REFUSED_WITHIN: Duration = Duration::from_secs(5);

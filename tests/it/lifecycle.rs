@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,25 @@ fn sigterm_ends_it_with_0_and_the_next_start_reads_on() {
     let sink = sink.restart();
     sink.await_events(2);
     assert_eq!(sink.metric_sum("crm_events_duplicates_skipped_total"), 0.0);
+}
+
+#[test]
+fn a_stop_leaves_everything_in_the_file_itself_although_somebody_has_it_open() {
+    let broker = Embedded::start(&[(LEADS, 2)]);
+    let mut sink = Setup::with(&broker.bootstrap()).start();
+    Sender::to(&broker.bootstrap()).event(LEADS, "acme", 1);
+    sink.await_events(1);
+    let count = |path: &Path| {
+        let open = Connection::open(path).unwrap();
+        let events: i64 = open.query_row("SELECT count(*) FROM event_journal", [], |row| row.get(0)).unwrap();
+        (open, events)
+    };
+    let (_open, events) = count(&sink.journal());
+    assert_eq!(events, 1);
+    assert_eq!(sink.stop(), Some(0));
+    let alone = sink.folder.path().join("alone.db");
+    fs::copy(sink.journal(), &alone).unwrap();
+    assert_eq!(count(&alone).1, 1, "the event stands in the write-ahead log only");
 }
 
 #[test]
