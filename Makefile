@@ -1,4 +1,4 @@
-.PHONY: demo test faults fuzz lint build
+.PHONY: demo test faults fuzz lint build deb
 
 # The whole sink at work on a Kafka broker inside the process. DEMO passes options: make demo DEMO='--for 30s'
 demo:
@@ -53,3 +53,8 @@ lint:
 build:
 	tests/tools.sh build
 	cargo build --locked --release
+
+# The Debian package, built on Debian 12 for 12 and later: make deb, or make deb ARCH=arm64 with Debian's cross compiler.
+deb:
+	tests/tools.sh deb $(ARCH)
+	packaging/deb.sh $(if $(ARCH),--arch $(ARCH)) | tee /dev/stderr | xargs lintian --allow-root --fail-on error,warning

@@ -3,6 +3,7 @@
 #
 #   tools.sh build   what cargo needs to build librdkafka
 #   tools.sh test    that, and the tools that the tests stand on
+#   tools.sh deb     what cargo needs, and what packs a program for Debian; with arm64, what builds for that as well
 #   tools.sh python  what judges the API's description, from PyPI into target/tools/python; exit 1 with one line if
 #                    that is not possible
 set -euo pipefail
@@ -13,8 +14,8 @@ lacks() { # COMMAND PACKAGE
     command -v "$1" >/dev/null || missing+=("$2")
 }
 
-lacks_header() { # FILE PACKAGE
-    [ -e "/usr/include/$1" ] || missing+=("$2")
+lacks_file() { # FILE PACKAGE
+    [ -e "$1" ] || missing+=("$2")
 }
 
 as_root() {
@@ -62,8 +63,8 @@ lacks make make
 lacks gcc gcc
 lacks g++ g++
 lacks pkg-config pkg-config
-lacks_header openssl/ssl.h libssl-dev
-lacks_header zlib.h zlib1g-dev
+lacks_file /usr/include/openssl/ssl.h libssl-dev
+lacks_file /usr/include/zlib.h zlib1g-dev
 case "${1:-}" in
     build) install ;;
     test)
@@ -80,6 +81,18 @@ case "${1:-}" in
         install
         unpack_promtool
         ;;
+    deb)
+        lacks dpkg-shlibdeps dpkg-dev
+        lacks lintian lintian
+        if [ "${2:-}" = arm64 ]; then
+            lacks aarch64-linux-gnu-g++ crossbuild-essential-arm64
+            lacks_file /usr/include/aarch64-linux-gnu/openssl/opensslconf.h libssl-dev:arm64
+            lacks_file /usr/lib/aarch64-linux-gnu/libz.so zlib1g-dev:arm64
+            as_root dpkg --add-architecture arm64
+            rustup target add aarch64-unknown-linux-gnu
+        fi
+        install
+        ;;
     python) install_python ;;
-    *) echo "give build, test or python" >&2; exit 1 ;;
+    *) echo "give build, test, deb or python" >&2; exit 1 ;;
 esac

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::Failure;
 use crate::config::{Config, Level, Overrides};
@@ -116,6 +116,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit_code())
         }
     }
+}
+
+/// The command line as clap has it, for what is made of it: man pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 fn level(text: &str) -> Result<Level, String> {

@@ -67,6 +67,25 @@ fn the_readmes_table_lists_every_setting_with_its_default() {
     assert_eq!(rows.into_iter().map(parsed).collect::<BTreeMap<_, _>>(), defaults());
 }
 
+/// Which journals the program reads stands in schema.sql; the package must not be put over a newer one.
+#[test]
+fn the_package_knows_which_journals_its_program_reads() {
+    let after = |text: &str, mark: &str| {
+        let rest = text.split(mark).nth(1).unwrap_or_else(|| panic!("no {mark:?}"));
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<i64>().unwrap()
+    };
+    let schema = after(&page("schema.sql"), "PRAGMA user_version = ");
+    assert_eq!(after(&page("packaging/debian/scripts/preinst"), "\nreads="), schema);
+}
+
+/// Debian's version, in the package's own changelog, is the program's.
+#[test]
+fn the_packages_changelog_is_of_this_version() {
+    let newest = page("packaging/debian/changelog");
+    let program = concat!("crm-events-sink (", env!("CARGO_PKG_VERSION"), "-");
+    assert!(newest.starts_with(program), "{}", newest.lines().next().unwrap());
+}
+
 /// A fenced block of a page, with the heading it stands under.
 struct Block {
     heading: String,
