@@ -121,7 +121,7 @@ impl Context {
     }
 
     fn unreachable(&self, last_error: &str) {
-        self.shared.metrics.broker_up.set(0);
+        self.shared.metrics.broker.up.set(0);
         let brokers = &self.shared.config.kafka.brokers;
         let known = if last_error.is_empty() { "no answer yet" } else { last_error };
         let reason = format!("no broker of {brokers} is connected: {known}; it reconnects by itself");
@@ -139,7 +139,7 @@ impl Context {
         let stored = || self.shared.readers.position(&partition.0, partition.1).ok().flatten();
         let durable = self.shared.durable.next_offset(partition).or(began);
         let durable = durable.or_else(|| stored().map(|stored| stored.next_offset)).unwrap_or(low);
-        let lag = self.shared.metrics.lag.with_label_values(&[&*partition.0, &partition.1.to_string()]);
+        let lag = self.shared.metrics.broker.lag.with_label_values(&[&*partition.0, &partition.1.to_string()]);
         lag.set((high - durable).max(0));
         self.shared.watermarks.set(&partition.0, partition.1, low, high);
     }
@@ -166,7 +166,7 @@ impl Context {
         let before = std::mem::replace(&mut self.broker().shown, shown.clone());
         for (topic, number) in before.difference(&shown) {
             // Whoever has the partition now shows it; gone already is as good as removed.
-            self.shared.metrics.lag.remove_label_values(&[&**topic, &number.to_string()]).ok();
+            self.shared.metrics.broker.lag.remove_label_values(&[&**topic, &number.to_string()]).ok();
         }
     }
 }
@@ -221,7 +221,7 @@ impl ClientContext for Context {
             broker.down_count = 0;
             broker.said.clear();
             drop(broker);
-            self.shared.metrics.broker_up.set(1);
+            self.shared.metrics.broker.up.set(1);
             self.shared.health.well(&self.name);
         } else {
             let mut broker = self.broker();

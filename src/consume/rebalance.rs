@@ -34,7 +34,7 @@ pub fn handle(
         tracing::error!(consumer = context.name, %error, "the group's change of partitions was not taken over");
     }
     let assigned = context.intake().assigned.len();
-    context.shared.metrics.partitions_assigned.with_label_values(&[&context.name]).set(assigned as i64);
+    context.shared.metrics.broker.partitions_assigned.with_label_values(&[&context.name]).set(assigned as i64);
 }
 
 /// Takes the partitions over, paused: where reading them begins is decided outside of this callback, which must not

@@ -296,7 +296,7 @@ impl Consume {
             reading.collect()
         };
         let topics: HashSet<&str> = before.keys().map(|(topic, _)| &**topic).collect();
-        if topics.is_empty() || self.shared.metrics.broker_up.get() == 0 {
+        if topics.is_empty() || self.shared.metrics.broker.up.get() == 0 {
             return;
         }
         let topics: Vec<&str> = topics.into_iter().collect();

@@ -197,9 +197,9 @@ impl Jobs {
         let shared = Arc::clone(&self.shared);
         let body = move || {
             let _guard = shared.shutdown.on_panic();
-            shared.metrics.replay_jobs.inc();
+            shared.metrics.replay.jobs.inc();
             run.run();
-            shared.metrics.replay_jobs.dec();
+            shared.metrics.replay.jobs.dec();
         };
         let thread = thread::Builder::new().name(format!("replay-{id}")).spawn(body);
         let thread = thread.map_err(|error| not_started(&error))?;

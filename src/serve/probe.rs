@@ -63,7 +63,7 @@ impl Probe {
         while !shutdown.wait(BETWEEN) {
             match self.ask() {
                 Ok(took) => {
-                    metrics.http_probe_seconds.set(took.as_secs_f64());
+                    metrics.http.probe_seconds.set(took.as_secs_f64());
                     if !answered {
                         tracing::info!("the sink answers its own questions again");
                     }
@@ -72,7 +72,7 @@ impl Probe {
                 // Asked while it stopped.
                 Err(_) if shutdown.has_begun() => {}
                 Err(error) => {
-                    metrics.http_probe_failures.inc();
+                    metrics.http.probe_failures.inc();
                     if answered {
                         tracing::warn!(error, "the sink does not answer its own question within a second");
                     }

@@ -73,7 +73,7 @@ impl Write {
             tracing::warn!(%error, "the reserve could not be taken yet");
         }
         self.measure_files();
-        self.metrics.last_persisted.set(self.store.last_received().as_microsecond() as f64 / 1e6);
+        self.metrics.flow.last_persisted.set(self.store.last_received().as_microsecond() as f64 / 1e6);
         self.count_dead_letters();
         self.show_coverage();
         loop {
@@ -120,7 +120,7 @@ impl Write {
                 Arrival::Order(_) | Arrival::Quiet | Arrival::Closed => break,
             }
         }
-        self.metrics.queue_batches.set(self.queue.waiting() as i64);
+        self.metrics.flow.queue_batches.set(self.queue.waiting() as i64);
         work
     }
 
@@ -134,7 +134,7 @@ impl Write {
             let appended = self.is_ready().then(|| self.store.append(&work.items, &work.sightings, Timestamp::now()));
             match appended {
                 Some(Ok(appended)) => {
-                    self.metrics.transaction_seconds.observe(began.elapsed().as_secs_f64());
+                    self.metrics.flow.transaction_seconds.observe(began.elapsed().as_secs_f64());
                     self.report(&work.items, &appended);
                     self.health.well(PART);
                     self.look_after_the_reserve();
@@ -178,12 +178,12 @@ impl Write {
             next_offsets.insert(item.partition(), next_offset);
         }
         if !persisted.is_empty() {
-            self.metrics.last_persisted.set(Timestamp::now().as_microsecond() as f64 / 1e6);
+            self.metrics.flow.last_persisted.set(Timestamp::now().as_microsecond() as f64 / 1e6);
         }
         for ((topic, tenant_id), events) in persisted {
             self.metrics.count_persisted(topic, tenant_id, events);
         }
-        self.metrics.transaction_rows.observe(items.len() as f64);
+        self.metrics.flow.transaction_rows.observe(items.len() as f64);
         self.durable.publish(next_offsets);
         self.durable.interrupt(withheld);
         self.report_coverage(appended);
@@ -232,7 +232,7 @@ impl Write {
 
     fn halt(&self, partition: Partition, why: &str) {
         let (topic, number) = &partition;
-        self.metrics.halted.with_label_values(&[&**topic, &number.to_string()]).set(1);
+        self.metrics.broker.halted.with_label_values(&[&**topic, &number.to_string()]).set(1);
         let reason = format!("{why}; nothing is taken from this partition until POST /consumer/resume");
         self.health.fault(&halted_part(&partition), reason);
         self.durable.halt(partition);
@@ -254,7 +254,7 @@ impl Write {
     }
 
     fn look_after_the_file(&mut self) {
-        self.metrics.queue_batches.set(0);
+        self.metrics.flow.queue_batches.set(0);
         // A fault of a checkpoint must not stay just because no event comes.
         let was_at_fault = self.aftermath.reopen;
         if was_at_fault {
@@ -278,8 +278,8 @@ impl Write {
     fn count_dead_letters(&mut self) {
         match self.store.dead_letters() {
             Ok((rows, open)) => {
-                self.metrics.dlq_rows.set(rows);
-                self.metrics.dlq_open.set(open);
+                self.metrics.flow.dlq_rows.set(rows);
+                self.metrics.flow.dlq_open.set(open);
             }
             Err(error) => self.fault(error),
         }
@@ -293,8 +293,8 @@ impl Write {
 
     fn measure_files(&self) {
         let (journal, wal) = file_sizes(&self.path);
-        self.metrics.journal_bytes.set(journal as i64);
-        self.metrics.wal_bytes.set(wal as i64);
-        self.metrics.reserve_bytes.set(self.reserve.held_bytes() as i64);
+        self.metrics.journal.bytes.set(journal as i64);
+        self.metrics.journal.wal_bytes.set(wal as i64);
+        self.metrics.journal.reserve_bytes.set(self.reserve.held_bytes() as i64);
     }
 }

@@ -125,7 +125,7 @@ impl Write {
         if let Ok(resumed) = &resumed {
             for partition in resumed {
                 let labels = [&*partition.0, &partition.1.to_string()];
-                self.metrics.halted.remove_label_values(&labels).ok();
+                self.metrics.broker.halted.remove_label_values(&labels).ok();
                 self.health.well(&halted_part(partition));
                 self.durable.resume(partition);
             }

@@ -51,12 +51,12 @@ impl Port {
 
     pub fn count(&self, status: u16) {
         let class = ["1xx", "2xx", "3xx", "4xx", "5xx"][usize::from(status / 100).clamp(1, 5) - 1];
-        self.metrics.http_requests.with_label_values(&[self.name, class]).inc();
+        self.metrics.http.requests.with_label_values(&[self.name, class]).inc();
     }
 
     pub fn count_refused(&self, refusal: Refusal) {
         self.count(refusal.status());
-        self.metrics.http_refused.with_label_values(&[self.name, refusal.reason()]).inc();
+        self.metrics.http.refused.with_label_values(&[self.name, refusal.reason()]).inc();
     }
 
     /// Takes connections until it is to stop. Nothing else ends it.
@@ -89,7 +89,7 @@ impl Port {
     fn seat(&self, peer: SocketAddr) -> Option<Seat> {
         let (seat, shed) = self.seats.admit(peer.ip(), Instant::now())?;
         if shed {
-            self.metrics.http_refused.with_label_values(&[self.name, "gave_way"]).inc();
+            self.metrics.http.refused.with_label_values(&[self.name, "gave_way"]).inc();
         }
         Some(seat)
     }
@@ -118,13 +118,13 @@ impl Port {
     /// comes soon.
     async fn wait_for_descriptors(&self, error: &io::Error) {
         tracing::debug!(port = self.name, %error, "a connection could not be accepted");
-        self.metrics.http_refused.with_label_values(&[self.name, Refusal::Descriptors.reason()]).inc();
+        self.metrics.http.refused.with_label_values(&[self.name, Refusal::Descriptors.reason()]).inc();
         self.seats.shed_one(Instant::now());
         sleep(PAUSE).await;
     }
 
     async fn attend(self: Arc<Port>, socket: TcpStream, peer: SocketAddr, seat: Seat) {
-        let _open = Open::counted_by(self.metrics.http_connections.with_label_values(&[self.name]));
+        let _open = Open::counted_by(self.metrics.http.connections.with_label_values(&[self.name]));
         let seat = Arc::new(seat);
         tokio::select! {
             // First: a connection that was told to give way while it waited must not begin with a request.
@@ -144,7 +144,7 @@ impl Port {
             Ok(Ok(wire)) => Connection { wire, port: self, seat, client, read: Vec::new() }.attend().await,
             failed => {
                 let reason = if failed.is_ok() { "tls" } else { "tls_too_slow" };
-                self.metrics.http_refused.with_label_values(&[self.name, reason]).inc();
+                self.metrics.http.refused.with_label_values(&[self.name, reason]).inc();
             }
         }
     }
