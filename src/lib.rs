@@ -22,6 +22,7 @@
 //! - [`serve`]: the HTTP threads
 //! - [`client`]: the same API from the shell
 //! - [`verify`]: the auditor's question, from the shell: did we miss anything?
+//! - [`backup`]: the journal's copies, and the way back
 //!
 //! Beside the flow: [`config`], [`metrics`], [`health`], [`watermarks`], [`shutdown`], [`reload`], [`cli`], [`demo`]. [`run`] is the only wiring.
 //!
@@ -30,6 +31,7 @@
 
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -58,6 +60,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use auth::Gate;
+use backup::BackupError;
 use config::Config;
 use consume::Consume;
 use health::Health;
@@ -80,6 +83,8 @@ pub enum Failure {
     #[error("{0}")]
     Journal(#[from] StoreError),
     #[error("{0}")]
+    Backup(#[from] BackupError),
+    #[error("{0}")]
     System(#[from] std::io::Error),
     #[error(
         "a thread of the sink panicked; what is in the journal is safe and Kafka has the rest. Please report the lines above"
@@ -89,12 +94,13 @@ pub enum Failure {
 
 impl Failure {
     /// From sysexits.h, as systemd's `RestartPreventExitStatus` wants them: 78 configuration, 75 journal in use,
-    /// 74 journal unusable, 71 system, 70 a fault of the program, 69 port taken.
+    /// 74 journal unusable, 71 system, 70 a fault of the program, 69 port taken; [`BackupError::exit_code`] has those of
+    /// backups.
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Config(_) => 78,
-            Failure::Journal(StoreError::Locked { .. }) => 75,
-            Failure::Journal(_) => 74,
+            Failure::Journal(error) => error.exit_code(),
+            Failure::Backup(error) => error.exit_code(),
             Failure::System(_) => 71,
             Failure::Panicked => 70,
             Failure::Port(_) => 69,
@@ -199,6 +205,9 @@ pub fn run(
     let ports = Ports { metrics: (metrics_port, metrics_api), api: (api_port, api), certificate };
     let serving = serve::start(ports, &config, &metrics, &shutdown)?;
     let probing = (Arc::clone(&metrics), Arc::clone(&shutdown));
+    let (shown, backups) = (Arc::clone(&metrics), config.backup.folder.clone());
+    let watched = Arc::clone(&shutdown);
+    threads.push(spawn("backups", &shutdown, move || backup::show(&backups, &shown, &watched))?);
     threads.push(spawn("probe", &shutdown, move || probe.repeat(&probing.0, &probing.1))?);
     tracing::info!(journal = %config.journal.path.display(), brokers = config.kafka.brokers, api = %addresses.api, metrics = %addresses.metrics, "running");
     ready(addresses);

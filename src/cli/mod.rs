@@ -1,9 +1,11 @@
 //! The command line: what to run, with which settings, and the exit code.
 
 mod api;
+mod backup;
 mod dlq;
 mod events;
 mod journal;
+mod progress;
 mod replay;
 mod sink;
 mod user;
@@ -17,6 +19,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::Failure;
 use crate::config::{Config, Level, Overrides};
+use backup::{BackupArgs, RestoreArgs, run_backup, run_restore};
 use dlq::{DlqArgs, run_dlq};
 use events::{AuditArgs, EventsArgs, ExportArgs, run_audit, run_events, run_export};
 use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
@@ -57,6 +60,10 @@ enum Verb {
     Verify(VerifyArgs),
     /// Read the whole journal and say what is wrong with it; works while the sink runs; exit code 74 if it is damaged
     CheckJournal(JournalArgs),
+    /// Copy the journal into a folder, checked and hashed; works while the sink runs
+    Backup(BackupArgs),
+    /// Put a backup in the journal's place, with the sink stopped; what it replaces is moved aside
+    Restore(RestoreArgs),
     /// Move a journal that cannot be used aside, every byte of it, with the sink stopped
     Quarantine(JournalArgs),
     /// Run SQL on the journal with the sink's own SQLite; works while the sink runs
@@ -106,6 +113,8 @@ pub fn main() -> ExitCode {
         Verb::User(args) => run_user(args),
         Verb::Verify(args) => return run_verify(args),
         Verb::CheckJournal(args) => check_journal(args),
+        Verb::Backup(args) => run_backup(args),
+        Verb::Restore(args) => run_restore(args),
         Verb::Quarantine(args) => quarantine(args),
         Verb::Sql(args) => return sql(args),
     };

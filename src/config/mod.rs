@@ -2,6 +2,7 @@
 //! A file holds a section or some that belong together, with what is checked of them.
 
 mod api;
+mod backup;
 mod consume;
 mod http;
 mod kafka;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use api::{Api, Auth, JwtAlgorithm, Metrics, Tls};
+pub use backup::Backup;
 pub use consume::{Consume, Dlq, OnGap};
 pub use http::Http;
 pub use kafka::{GroupProtocol, Kafka, Property};
@@ -47,6 +49,7 @@ pub struct Config {
     pub api: Api,
     pub http: Http,
     pub replay: Replay,
+    pub backup: Backup,
     pub log: Log,
 }
 
@@ -64,6 +67,7 @@ impl Default for Config {
             api: Api::default(),
             http: Http::default(),
             replay: Replay::default(),
+            backup: Backup::default(),
             log: Log::default(),
         }
     }
@@ -172,7 +176,8 @@ impl Config {
         self.metrics.check(&self.api.auth)?;
         self.api.check()?;
         self.http.check()?;
-        self.replay.check()
+        self.replay.check()?;
+        self.backup.check()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Every metric, by name; a file holds those of one concern. Nothing here asks SQLite: the stages report what they did.
 
+mod backup;
 mod broker;
 mod flow;
 mod http;
@@ -11,6 +12,7 @@ mod replay;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, IntCounterVec, Registry, TextEncoder};
 
+use backup::Backup;
 use broker::Broker;
 use flow::Flow;
 use http::Http;
@@ -27,6 +29,7 @@ pub struct Metrics {
     pub flow: Flow,
     pub broker: Broker,
     pub journal: Journal,
+    pub backup: Backup,
     pub replay: Replay,
     pub http: Http,
 }
@@ -42,6 +45,7 @@ impl Metrics {
             flow: Flow::new(&registry),
             broker: Broker::new(&registry),
             journal: Journal::new(&registry),
+            backup: Backup::new(&registry),
             replay: Replay::new(&registry),
             http: Http::new(&registry),
             registry,

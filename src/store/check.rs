@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::fs::{Access, access};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::snapshot::restoring;
 use super::{APPLICATION_ID, StoreError, beside, check_head, file_sizes, folder, folder_hint, refuse_newer};
 
 /// How long the look at the pages may take at a start: a small file is seen whole in it, of a big one a part.
@@ -85,8 +86,17 @@ fn may_be_used(journal: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// What a restore that was cut short left is put right by another one.
 /// A write-ahead log whose file is gone or empty may hold all there is; SQLite would throw it away.
 pub(super) fn refuse_log_without_file(journal: &Path) -> Result<(), StoreError> {
+    let restoring = restoring(journal);
+    if file_sizes(journal).0 == 0 && restoring.exists() {
+        let what = format!(
+            "a restore was cut short before {} took the journal's place; run `crm-events-sink restore` again",
+            restoring.display()
+        );
+        return Err(StoreError::unusable(journal, what));
+    }
     match file_sizes(journal) {
         (0, wal) if wal > 0 => Err(StoreError::damaged(
             journal,
@@ -180,7 +190,7 @@ fn one_line(finding: &str) -> String {
 }
 
 /// A row that does not obey a rule which an operator added is none.
-fn is_damage(finding: &str) -> bool {
+pub(super) fn is_damage(finding: &str) -> bool {
     finding != "ok" && !finding.starts_with("CHECK constraint failed") && !finding.starts_with("NULL value in ")
 }
 
@@ -244,12 +254,7 @@ pub fn check_whole(journal: &Path, mut tick: impl FnMut() + Send + 'static) -> R
         false
     };
     connection.progress_handler(STEPS, Some(ticking)).map_err(failed)?;
-    let mut findings = Vec::new();
-    let mut check = connection.prepare(&format!("PRAGMA integrity_check({FINDINGS_MAX})")).map_err(failed)?;
-    let found = check.query_map([], |row| row.get::<_, String>(0)).map_err(failed)?;
-    for finding in found {
-        findings.extend(Some(one_line(&finding.map_err(failed)?)).filter(|finding| finding != "ok"));
-    }
+    let mut findings = integrity(&connection).map_err(failed)?;
     if findings.is_empty() {
         // A flipped bit inside a text is no fault of the file's structure.
         let sql = "SELECT count(*) FROM event_journal WHERE NOT json_valid(payload)";
@@ -257,4 +262,12 @@ pub fn check_whole(journal: &Path, mut tick: impl FnMut() + Send + 'static) -> R
         findings.extend((invalid > 0).then(|| format!("the payload of {invalid} events is not JSON any more")));
     }
     Ok(findings)
+}
+
+/// What SQLite finds wrong in pages, rows and indexes.
+pub(super) fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut check = connection.prepare(&format!("PRAGMA integrity_check({FINDINGS_MAX})"))?;
+    let found = check.query_map([], |row| row.get::<_, String>(0))?;
+    let found = found.map(|finding| finding.map(|finding| one_line(&finding)));
+    found.filter(|finding| !finding.as_ref().is_ok_and(|finding| finding == "ok")).collect()
 }

@@ -14,7 +14,10 @@ impl StoreError {
     pub fn is_passing(&self) -> bool {
         match self {
             StoreError::Passing { .. } | StoreError::Busy => true,
-            StoreError::Locked { .. } | StoreError::Unusable { .. } | StoreError::Damaged { .. } => false,
+            StoreError::Locked { .. }
+            | StoreError::Unusable { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Damaged { .. } => false,
             StoreError::Sqlite(error) => is_passing(error.sqlite_error_code()),
         }
     }

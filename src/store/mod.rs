@@ -22,6 +22,7 @@ mod row;
 mod scrub;
 mod search;
 mod settle;
+mod snapshot;
 mod sql;
 mod writer;
 
@@ -49,9 +50,13 @@ pub use letters::{LetterDetail, LetterGroup, LetterSummary};
 pub use plan::{Choice, Found, Skip};
 pub use quarantine::quarantine;
 pub use query::{EventDetail, EventSummary, Payload};
-pub use reserve::{Need, Reserve, Room};
+pub use reserve::{Need, Reserve, Room, free_bytes};
 pub use row::time_text;
 pub use search::{Condition, FoundEvent, Order as SearchOrder, Page, Position, Replays, Search, next_cursor, position};
+pub use snapshot::{
+    JournalContents, NextOffset, check_copy, journal_contents, prepare_copy, put_in_place, snapshot_bytes,
+    snapshot_into,
+};
 pub use sql::{SqlError, run_sql};
 pub use writer::{Rules, Writer};
 
@@ -79,7 +84,11 @@ pub enum StoreError {
     Locked { path: PathBuf },
     #[error("{path}: {what}")]
     Unusable { path: PathBuf, what: String },
-    #[error("{path}: the journal is damaged: {what}. Nothing of it was changed. {}", ways_on(path))]
+    #[error(
+        "{path}: this is not a journal of the sink, or its head is damaged. The file was left untouched. If it is somebody else's, set journal.path to another file. {WAYS_ON}"
+    )]
+    Foreign { path: PathBuf },
+    #[error("{path}: the journal is damaged: {what}. Nothing of it was changed. {WAYS_ON}")]
     Damaged { path: PathBuf, what: String },
     /// The box is at fault, and may recover.
     #[error("{path}: {what}")]
@@ -92,6 +101,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// From sysexits.h: 75 in use by another process, 74 it cannot be used.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, StoreError::Locked { .. }) { 75 } else { 74 }
+    }
+
     fn unusable(path: &Path, what: impl Into<String>) -> StoreError {
         StoreError::Unusable { path: path.to_owned(), what: what.into() }
     }
@@ -102,21 +116,12 @@ impl StoreError {
     }
 
     fn foreign(path: &Path) -> StoreError {
-        let what = format!(
-            "this is not a journal of the sink, or its head is damaged. The file was left untouched. If it is somebody else's, set journal.path to another file. {}",
-            ways_on(path)
-        );
-        StoreError::unusable(path, what)
+        StoreError::Foreign { path: path.to_owned() }
     }
 }
 
 /// What to do about a file that is not the journal it should be.
-fn ways_on(journal: &Path) -> String {
-    let journal = journal.display();
-    format!(
-        "With the sink stopped, either restore a backup in its place (remove {journal}-wal and {journal}-shm first), or run `crm-events-sink quarantine`, which keeps every byte and lets the next start refill a new journal from Kafka"
-    )
-}
+const WAYS_ON: &str = "With the sink stopped, either restore a backup (`crm-events-sink restore FILE`), or run `crm-events-sink quarantine`, which keeps every byte and lets the next start refill a new journal from Kafka";
 
 /// The version of the SQLite inside this program.
 pub fn sqlite_version() -> &'static str {

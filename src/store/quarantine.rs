@@ -16,11 +16,22 @@ use super::{Lock, StoreError, beside, folder};
 pub fn quarantine(journal: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
     let _lock = Lock::acquire(journal)?;
     let aside = beside(journal, &format!(".quarantined-{}", now.strftime("%Y%m%dT%H%M%SZ")));
+    let moved = move_aside(journal, &aside)?;
+    if moved == 0 {
+        return Err(StoreError::unusable(journal, "there is nothing to quarantine; give the file with --journal"));
+    }
+    let synced = File::open(folder(journal)).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| StoreError::from_io(journal, "cannot sync the folder", &error))?;
+    Ok(aside)
+}
+
+/// Renames the journal and what SQLite keeps beside it, without ever going over another file; how many there were.
+pub(super) fn move_aside(journal: &Path, aside: &Path) -> Result<usize, StoreError> {
     // The file first: should this be cut short, its log without it is refused at the next start, while the file
     // without its log would be taken for the whole.
     let mut moved = 0;
     for suffix in ["", "-wal", "-shm"] {
-        let (from, to) = (beside(journal, suffix), beside(&aside, suffix));
+        let (from, to) = (beside(journal, suffix), beside(aside, suffix));
         if fs::symlink_metadata(&from).is_err() {
             continue;
         }
@@ -30,10 +41,5 @@ pub fn quarantine(journal: &Path, now: Timestamp) -> Result<PathBuf, StoreError>
         })?;
         moved += 1;
     }
-    if moved == 0 {
-        return Err(StoreError::unusable(journal, "there is nothing to quarantine; give the file with --journal"));
-    }
-    let synced = File::open(folder(journal)).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| StoreError::from_io(journal, "cannot sync the folder", &error))?;
-    Ok(aside)
+    Ok(moved)
 }

@@ -130,8 +130,11 @@ impl Reserve {
     }
 }
 
-/// That this process may still take on the disk of `folder`.
-pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
+/// Bytes that this process may still take on the disk of `folder`.
+///
+/// # Errors
+/// If the disk cannot be asked.
+pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     let disk = statvfs(folder)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

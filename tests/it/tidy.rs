@@ -64,6 +64,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The form of what it asks for; it needs nothing else of the sink but its API.
     ("client", &["job"]),
     ("verify", &["store", "consume", "coverage", "config"]),
+    // The copies' own sizes and ages are metrics of the running sink.
+    ("backup", &["store", "metrics", "shutdown"]),
 ];
 
 /// Each fenced crate, and the modules that may name it.
@@ -72,8 +74,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("r2d2", &["store"]),
     ("r2d2_sqlite", &["store"]),
-    ("rustix", &["store", "serve"]),
-    ("sha2", &["auth", "store", "serve"]),
+    ("rustix", &["store", "serve", "backup"]),
+    ("sha2", &["auth", "store", "serve", "backup"]),
+    ("zstd", &["backup"]),
     ("tiny_http", &["serve"]),
     ("httparse", &["serve"]),
     ("tokio_rustls", &["serve"]),
@@ -86,7 +89,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("governor", &["auth"]),
     ("crossbeam_channel", &["queue"]),
     ("ureq", &["client"]),
-    ("indicatif", &["client"]),
+    ("indicatif", &["client", "cli"]),
     ("clap", &["cli"]),
 ];
 
