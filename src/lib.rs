@@ -23,6 +23,8 @@
 //! - [`client`]: the same API from the shell
 //! - [`verify`]: the auditor's question, from the shell: did we miss anything?
 //! - [`backup`]: the journal's copies, and the way back
+//! - [`doctor`]: what is right with the box and what is not
+//! - [`support`]: all that for somebody else, without what is in the journal
 //!
 //! Beside the flow: [`config`], [`metrics`], [`health`], [`watermarks`], [`shutdown`], [`reload`], [`cli`], [`demo`]. [`run`] is the only wiring.
 //!
@@ -39,6 +41,7 @@ pub mod consume;
 pub mod coverage;
 pub mod dead_letter;
 pub mod demo;
+pub mod doctor;
 pub mod event;
 pub mod health;
 pub mod job;
@@ -50,6 +53,7 @@ pub mod replay;
 pub mod serve;
 pub mod shutdown;
 pub mod store;
+pub mod support;
 pub mod verify;
 pub mod watermarks;
 pub mod write;
@@ -85,6 +89,8 @@ pub enum Failure {
     #[error("{0}")]
     Backup(#[from] BackupError),
     #[error("{0}")]
+    Output(String),
+    #[error("{0}")]
     System(#[from] std::io::Error),
     #[error(
         "a thread of the sink panicked; what is in the journal is safe and Kafka has the rest. Please report the lines above"
@@ -94,13 +100,14 @@ pub enum Failure {
 
 impl Failure {
     /// From sysexits.h, as systemd's `RestartPreventExitStatus` wants them: 78 configuration, 75 journal in use,
-    /// 74 journal unusable, 71 system, 70 a fault of the program, 69 port taken; [`BackupError::exit_code`] has those of
+    /// 74 journal unusable, 73 a file that cannot be made, 71 system, 70 a fault of the program, 69 port taken; [`BackupError::exit_code`] has those of
     /// backups.
     pub fn exit_code(&self) -> u8 {
         match self {
             Failure::Config(_) => 78,
             Failure::Journal(error) => error.exit_code(),
             Failure::Backup(error) => error.exit_code(),
+            Failure::Output(_) => 73,
             Failure::System(_) => 71,
             Failure::Panicked => 70,
             Failure::Port(_) => 69,

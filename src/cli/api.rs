@@ -1,9 +1,9 @@
 //! Where the API is, who asks it, and how a verb that uses it ends.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -58,27 +58,46 @@ impl ApiArgs {
             Some(api) => (api, PathBuf::new()),
             None => address(&load_config(self.config.as_deref(), &Overrides::default())?.api)?,
         };
-        let named = std::env::var_os("CRM_EVENTS_SINK_CA").filter(|file| !file.is_empty()).map(PathBuf::from);
-        let trust = match self.ca.or(named) {
-            _ if !api.is_https() => Trust::default(),
-            Some(file) => Trust::only(&file).map_err(Failure::Config)?,
-            None => Trust::system_and(&own),
-        };
-        Ok(Client::new(api, &operator(), credentials(), trust))
+        client(api, &own, self.ca)
     }
 }
 
-/// Where the configuration says that the API is, and the file of its certificate.
-fn address(config: &config::Api) -> Result<(Api, PathBuf), Failure> {
-    let mut listen = config.listen;
-    // Listening on every address includes this box's own.
+/// Of the API that the configuration means.
+pub fn client_of(config: &config::Api) -> Result<Client, Failure> {
+    let (api, own) = address(config)?;
+    client(api, &own, None)
+}
+
+/// Of the port that Prometheus reads.
+pub fn metrics_client_of(config: &config::Metrics) -> Result<Client, Failure> {
+    let api = format!("http://{}", reachable(config.listen)).parse().map_err(Failure::Config)?;
+    client(api, Path::new(""), None)
+}
+
+fn client(api: Api, own: &Path, ca: Option<PathBuf>) -> Result<Client, Failure> {
+    let named = std::env::var_os("CRM_EVENTS_SINK_CA").filter(|file| !file.is_empty()).map(PathBuf::from);
+    let trust = match ca.or(named) {
+        _ if !api.is_https() => Trust::default(),
+        Some(file) => Trust::only(&file).map_err(Failure::Config)?,
+        None => Trust::system_and(own),
+    };
+    Ok(Client::new(api, &operator(), credentials(), trust))
+}
+
+/// Listening on every address includes this box's own.
+fn reachable(mut listen: SocketAddr) -> SocketAddr {
     match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => listen.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => listen.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
+    listen
+}
+
+/// Where the configuration says that the API is, and the file of its certificate.
+fn address(config: &config::Api) -> Result<(Api, PathBuf), Failure> {
     let scheme = if config.tls.is_on() { "https" } else { "http" };
-    let api = format!("{scheme}://{listen}").parse().map_err(Failure::Config)?;
+    let api = format!("{scheme}://{}", reachable(config.listen)).parse().map_err(Failure::Config)?;
     Ok((api, config.tls.certificate.clone()))
 }
 

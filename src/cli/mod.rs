@@ -3,11 +3,13 @@
 mod api;
 mod backup;
 mod dlq;
+mod doctor;
 mod events;
 mod journal;
 mod progress;
 mod replay;
 mod sink;
+mod support;
 mod user;
 mod verify;
 
@@ -21,10 +23,12 @@ use crate::Failure;
 use crate::config::{Config, Level, Overrides};
 use backup::{BackupArgs, RestoreArgs, run_backup, run_restore};
 use dlq::{DlqArgs, run_dlq};
+use doctor::{DoctorArgs, run_doctor};
 use events::{AuditArgs, EventsArgs, ExportArgs, run_audit, run_events, run_export};
 use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
 use replay::{ReplayArgs, run_replay};
 use sink::{DemoArgs, check, run_demo, run_until_signal};
+use support::{SupportArgs, run_support};
 use user::{UserArgs, run_user};
 use verify::{VerifyArgs, run_verify};
 
@@ -64,6 +68,10 @@ enum Verb {
     Backup(BackupArgs),
     /// Put a backup in the journal's place, with the sink stopped; what it replaces is moved aside
     Restore(RestoreArgs),
+    /// Look at config, disk, files, clock, broker, journal, backups and certificates, and say what to do; exit code 1 if something fails
+    Doctor(DoctorArgs),
+    /// Put together what somebody who helps needs to know, without payloads, keys, headers or secrets
+    SupportBundle(SupportArgs),
     /// Move a journal that cannot be used aside, every byte of it, with the sink stopped
     Quarantine(JournalArgs),
     /// Run SQL on the journal with the sink's own SQLite; works while the sink runs
@@ -115,6 +123,8 @@ pub fn main() -> ExitCode {
         Verb::CheckJournal(args) => check_journal(args),
         Verb::Backup(args) => run_backup(args),
         Verb::Restore(args) => run_restore(args),
+        Verb::Doctor(args) => return run_doctor(args),
+        Verb::SupportBundle(args) => run_support(args),
         Verb::Quarantine(args) => quarantine(args),
         Verb::Sql(args) => return sql(args),
     };

@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, Level, Property, parse_duration};
+use crate::config::{Config, Level, parse_duration};
 use crate::demo::Demo;
 use crate::reload::Reload;
 use crate::shutdown::{Cause, Shutdown};
@@ -60,13 +60,7 @@ pub fn run_demo(args: DemoArgs) -> Result<(), Failure> {
 pub fn check(config: &Config) -> Result<(), Failure> {
     consume::check_settings(config).map_err(|error| Failure::Config(error.to_string()))?;
     serve::certificate(config).map_err(Failure::Config)?;
-    let mut shown = config.clone();
-    for (name, value) in &mut shown.kafka.properties {
-        if ["password", "secret", "key", "jaas", "config", "pem"].iter().any(|word| name.contains(word)) {
-            *value = Property::Text("(not shown)".to_owned());
-        }
-    }
-    let settings = toml::to_string(&shown).map_err(|error| Failure::Config(error.to_string()))?;
+    let settings = config.shown().map_err(|error| Failure::Config(error.to_string()))?;
     println!("# The configuration is valid. The settings in force:\n{settings}");
     Ok(())
 }

@@ -8,6 +8,7 @@ pub mod audit;
 pub mod dlq;
 pub mod events;
 mod http;
+mod look;
 mod plan;
 pub mod replay;
 pub mod search;

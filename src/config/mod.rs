@@ -8,6 +8,7 @@ mod http;
 mod kafka;
 mod log;
 mod replay;
+mod shown;
 mod value;
 mod write;
 

@@ -48,6 +48,15 @@ pub fn broker_view(config: &Config) -> Result<BrokerView, ViewError> {
 }
 
 impl BrokerView {
+    /// The names of all topics that it shows.
+    ///
+    /// # Errors
+    /// If it does not answer in time.
+    pub fn topics(&self) -> Result<Vec<String>, ViewError> {
+        let metadata = self.consumer.fetch_metadata(None, PATIENCE)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
     /// Every partition of `topics` that the broker has.
     ///
     /// # Errors

@@ -236,6 +236,15 @@ fn pages_in_log(wal: &Path, page_size: u64) -> io::Result<HashSet<u64>> {
     Ok(pages)
 }
 
+/// Whether a journal can be worked with, as a start of the sink looks at it: it only reads, for a second at most.
+///
+/// # Errors
+/// If it cannot.
+pub fn look_quickly(journal: &Path) -> Result<(), StoreError> {
+    check_head(journal)?;
+    check(journal, true).map(|_| ())
+}
+
 /// `crm-events-sink check-journal`: reads every page, row and index, and calls `tick` every now and then; what is
 /// wrong, nothing if all is well. It works while the sink runs, and only reads.
 ///

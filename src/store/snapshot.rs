@@ -21,6 +21,8 @@ pub struct JournalContents {
     pub journal_id: String,
     pub events: i64,
     pub dead_letters: i64,
+    /// Of these, the ones that nothing was done about.
+    pub open_letters: i64,
     /// Of the newest event, UTC.
     pub newest_received_at: Option<String>,
     /// Where reading goes on, in the order of topic and partition.
@@ -56,6 +58,7 @@ impl JournalContents {
             journal_id: journal_info(connection, "journal_id")?,
             events: number("SELECT count(*) FROM event_journal")?,
             dead_letters: number("SELECT count(*) FROM event_dlq")?,
+            open_letters: open_letters(connection)?,
             newest_received_at: connection.query_row(newest, [], |row| row.get(0)).optional()?,
             offsets: offsets(connection)?,
             erasures: number_of("erasure", "SELECT count(*) FROM erasure")?,
@@ -63,6 +66,13 @@ impl JournalContents {
             last_ids: last_ids(connection)?,
         })
     }
+}
+
+fn open_letters(connection: &Connection) -> rusqlite::Result<i64> {
+    let has_state = "SELECT EXISTS (SELECT 1 FROM pragma_table_info('event_dlq') WHERE name = 'state')";
+    // Before there was a state nothing could be done about one.
+    let open = if connection.query_row(has_state, [], |row| row.get(0))? { "state = 'open'" } else { "true" };
+    connection.query_row(&format!("SELECT count(*) FROM event_dlq WHERE {open}"), [], |row| row.get(0))
 }
 
 fn has_table(connection: &Connection, table: &str) -> rusqlite::Result<bool> {

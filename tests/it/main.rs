@@ -12,6 +12,7 @@ mod corruption;
 mod coverage;
 mod decode;
 mod demo;
+mod doctor;
 mod documents;
 mod durability;
 mod erasure;

@@ -66,6 +66,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("verify", &["store", "consume", "coverage", "config"]),
     // The copies' own sizes and ages are metrics of the running sink.
     ("backup", &["store", "metrics", "shutdown"]),
+    ("support", &["client", "config", "doctor", "store"]),
+    // It looks at everything, and nothing needs it.
+    ("doctor", &["auth", "backup", "client", "config", "consume", "serve", "store"]),
 ];
 
 /// Each fenced crate, and the modules that may name it.
@@ -77,12 +80,15 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rustix", &["store", "serve", "backup"]),
     ("sha2", &["auth", "store", "serve", "backup"]),
     ("zstd", &["backup"]),
+    ("regex", &["doctor", "serve"]),
+    ("x509_parser", &["serve"]),
     ("tiny_http", &["serve"]),
     ("httparse", &["serve"]),
     ("tokio_rustls", &["serve"]),
     ("rustls", &["serve", "client"]),
     ("json_patch", &["serve"]),
-    ("flate2", &["serve"]),
+    ("flate2", &["serve", "support"]),
+    ("tar", &["support"]),
     ("schemars", &["event", "removal", "store", "serve"]),
     ("argon2", &["auth"]),
     ("jsonwebtoken", &["auth"]),

@@ -48,6 +48,13 @@ impl Certificate {
         Ok(format!("new connections get the certificate in {}", self.files.certificate.display()))
     }
 
+    /// When it ends, in seconds since 1970; `None` where it does not say so in a way that is known.
+    pub fn ends_at(&self) -> Option<i64> {
+        let current = self.current();
+        let (_, certificate) = x509_parser::parse_x509_certificate(current.cert.first()?).ok()?;
+        Some(certificate.validity().not_after.timestamp())
+    }
+
     pub fn current(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
