@@ -1,4 +1,4 @@
-.PHONY: demo test faults fuzz lint build deb
+.PHONY: demo test faults fuzz lint build deb box
 
 # The whole sink at work on a Kafka broker inside the process. DEMO passes options: make demo DEMO='--for 30s'
 demo:
@@ -58,3 +58,10 @@ build:
 deb:
 	tests/tools.sh deb $(ARCH)
 	packaging/deb.sh $(if $(ARCH),--arch $(ARCH)) | tee /dev/stderr | xargs lintian --allow-root --fail-on error,warning
+
+# The package on a whole machine, root only: BOX=full with the package that `make deb` makes (docs/box-transcript.md), BOX=short
+# the chapters that take least, with the program that the tests have built already.
+BOX ?= full
+box:
+	tests/tools.sh box
+	tests/box/box.sh $(BOX) "$$(packaging/deb.sh $(if $(filter short,$(BOX)),--profile dev))"

@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-profile=release arch='' version=()
+profile=release arch='' version=() to=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --profile) profile=$2 ;;
@@ -36,8 +36,9 @@ esac
 out=$out/$([ "$profile" = dev ] && echo debug || echo "$profile")
 
 if [ "$profile" = dev ]; then
-    # With what the tests build with, so that nothing is built twice.
+    # With what the tests build with, so that nothing is built twice; and not in the place of the real one.
     target+=(--examples)
+    to=(--output "$out/package/")
 else
     # As Debian hardens what is C in it: librdkafka, SQLite, zstd.
     export CFLAGS="-O2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -Wformat -Werror=format-security"
@@ -53,5 +54,5 @@ gzip -9nc CHANGELOG.md >"$out/package/changelog.gz"
 
 cargo deb --version >/dev/null 2>&1 || cargo install --locked cargo-deb >&2
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s) \
-    cargo deb --locked --no-build --quiet --strip --profile "$profile" "${version[@]}" \
+    cargo deb --locked --no-build --quiet --strip --profile "$profile" "${version[@]}" "${to[@]}" \
     ${arch:+$([ "$arch" = arm64 ] && echo --target "$triple")}

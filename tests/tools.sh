@@ -4,6 +4,7 @@
 #   tools.sh build   what cargo needs to build librdkafka
 #   tools.sh test    that, and the tools that the tests stand on
 #   tools.sh deb     what cargo needs, and what packs a program for Debian; with arm64, what builds for that as well
+#   tools.sh box     what cargo needs, what packs, and what boots a whole machine with Apache Kafka beside it
 #   tools.sh python  what judges the API's description, from PyPI into target/tools/python; exit 1 with one line if
 #                    that is not possible
 set -euo pipefail
@@ -93,6 +94,18 @@ case "${1:-}" in
         fi
         install
         ;;
+    box)
+        lacks dpkg-shlibdeps dpkg-dev
+        lacks debootstrap debootstrap
+        lacks systemd-nspawn systemd-container
+        lacks nsenter util-linux
+        lacks ip iproute2
+        lacks mkfs.ext4 e2fsprogs
+        lacks kcat kafkacat
+        lacks java openjdk-17-jre-headless
+        lacks mvn maven
+        install
+        ;;
     python) install_python ;;
-    *) echo "give build, test, deb or python" >&2; exit 1 ;;
+    *) echo "give build, test, deb, box or python" >&2; exit 1 ;;
 esac
