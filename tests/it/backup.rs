@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -247,9 +247,15 @@ fn a_restore_over_no_journal_or_a_damaged_one_needs_no_force_and_two_replace_no_
     let file = backup(&sink, folder.path(), &[]);
     assert_eq!(sink.stop(), Some(0));
     fs::write(sink.journal(), "damaged in its head").unwrap();
+    // Whoever restores, as root, the service goes on with it.
+    chown(sink.journal(), Some(4711), Some(4711)).ok();
+    fs::set_permissions(sink.journal(), fs::Permissions::from_mode(0o640)).unwrap();
+    let owned = |file: PathBuf| fs::metadata(file).map(|file| (file.uid(), file.gid(), file.mode() & 0o777)).unwrap();
+    let before = owned(sink.journal());
     for expected in ["The journal cannot be read", "The journal holds 500 events"] {
         let (code, said) = restore(&sink, &file, &[]);
         assert_eq!((code, said.contains(expected)), (Some(0), true), "{said}");
+        assert_eq!(owned(sink.journal()), before);
     }
     fs::remove_file(sink.journal()).unwrap();
     let (code, said) = restore(&sink, &file, &[]);
@@ -268,7 +274,8 @@ fn a_restore_that_was_cut_short_is_not_taken_for_an_empty_box() {
     // As the power leaves it between the two renames.
     fs::copy(&file, sink.folder.path().join("journal.db.restoring")).unwrap();
     fs::rename(sink.journal(), sink.folder.path().join("journal.db.replaced-by-hand")).unwrap();
-    let refused = verb(&sink, "run", &[]);
+    let run = command(&sink, "run", &[]);
+    let refused = Command::new("timeout").arg("30").arg(run.get_program()).args(run.get_args()).output().unwrap();
     let said = text(&refused.stderr);
     assert_eq!((refused.status.code(), said.contains("a restore was cut short")), (Some(74), true), "{said}");
     assert_eq!(restore(&sink, &file, &[]).0, Some(0));
@@ -302,7 +309,7 @@ fn a_backup_that_is_killed_leaves_nothing_that_looks_like_one() {
     // At every step that leaves a trace in the folder, and somewhere between.
     while killed < 10 {
         let to = ["--to", folder.path().to_str().unwrap(), "--zstd"];
-        let mut running = command(&sink, "backup", &to).spawn().unwrap();
+        let mut running = command(&sink, "backup", &to).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         eventually("it has begun", || {
             names(folder.path()).iter().any(|name| name.starts_with(".unfinished-"))
                 || running.try_wait().unwrap().is_some()
@@ -333,4 +340,30 @@ fn the_running_sink_shows_the_age_and_size_of_the_newest_backup() {
     eventually("it is shown", || sink.metric("crm_events_backup_last_timestamp_seconds") > 1_700_000_000.0);
     let file = files(folder.path()).into_iter().find(|(name, _)| name.ends_with(".db")).unwrap();
     assert_eq!(sink.metric("crm_events_backup_bytes"), file.1.len() as f64);
+}
+
+#[test]
+fn the_packaged_units_are_valid_and_shut_in_and_the_timer_waits_to_be_enabled() {
+    let systemd = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let unit = systemd.join("crm-events-sink-backup.service");
+    let analyze = |arguments: &[&str]| {
+        let ran = Command::new("systemd-analyze").args(arguments).arg(&unit).output().unwrap();
+        (ran.status.success(), text(&ran.stdout) + &text(&ran.stderr))
+    };
+    // In tenths.
+    let (shut_in, said) = analyze(&["security", "--offline=true", "--no-pager", "--threshold=11"]);
+    assert!(shut_in, "{said}");
+    // The program is not where the package puts it.
+    let (_, said) = analyze(&["verify", "--man=no"]);
+    let complaints: Vec<&str> = said.lines().filter(|line| line.contains("crm-events-sink-backup")).collect();
+    assert!(
+        complaints.iter().all(|line| line.contains("/usr/bin/crm-events-sink is not executable")),
+        "{complaints:?}"
+    );
+    let package = fs::read_to_string(systemd.with_file_name("Cargo.toml")).unwrap();
+    assert!(
+        package.contains(
+            "unit-name = \"crm-events-sink-backup\", unit-scripts = \"systemd\", enable = false, start = false"
+        )
+    );
 }

@@ -74,7 +74,7 @@ fn a_box_that_is_well_has_a_line_for_everything_and_none_fails() {
     let (_broker, _, sink) = running(&format!("backup.folder = {:?}", backups.path()));
     let mut backup = program();
     backup.arg("backup").arg("--config").arg(sink.folder.path().join("config.toml"));
-    assert!(backup.status().unwrap().success());
+    assert!(backup.output().unwrap().status.success());
     let found = doctor(&sink);
     assert_eq!(found.code, Some(0), "{:?}", found.findings);
     let of_the_machine = ["service", "time synchronization"];
@@ -248,6 +248,10 @@ fn a_support_bundle_tells_of_the_box_and_of_nothing_that_is_secret() {
     };
     sender.send(&letter);
     eventually("both are stored", || sink.events() == 1 && sink.dead_letters() == 1);
+    // An operator's own rule is in the bundle, with the schema.
+    let rule =
+        "CREATE TRIGGER t BEFORE INSERT ON event_journal WHEN NEW.topic = 'sasl-password-17' BEGIN SELECT 1; END";
+    assert!(sink.sql(rule).status.success());
 
     let file = folder.path().join("bundle.tar.gz");
     let mut bundle = program();
@@ -268,6 +272,7 @@ fn a_support_bundle_tells_of_the_box_and_of_nothing_that_is_secret() {
         ("integrity.json", LEADS),
         ("metrics.txt", "crm_events_persisted_total{tenant_id=\"acme\""),
         ("journal.txt", "rows of event_journal: 1"),
+        ("journal.txt", "NEW.topic = '(not shown)'"),
         ("log.txt", ""),
         ("unit.txt", ""),
         ("kernel.txt", "Linux"),
