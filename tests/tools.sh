@@ -79,6 +79,8 @@ case "${1:-}" in
         lacks java openjdk-17-jre-headless
         lacks mvn maven
         lacks fiu-ctrl fiu-utils
+        lacks zstd zstd
+        lacks systemd-analyze systemd
         install
         unpack_promtool
         ;;
