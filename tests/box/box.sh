@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# The package on a whole machine: a Debian 12 booted in a folder, the package installed in it with apt, Apache Kafka beside
+# The package on a whole machine: a Debian booted in a folder, the package installed in it with apt, Apache Kafka beside
 # it, and what happens to a box in its life. After each blow the journal is compared with the broker, record by record.
 #
 #   box.sh short PACKAGE.deb    install, configure, the guide, a pulled plug, purge
 #   box.sh full PACKAGE.deb     everything
 #
-# Needs root and what `tests/tools.sh box` installs. Prints a transcript, and keeps it in target/box/transcript.txt.
+# BOX_SUITE is Debian's release: bookworm (12, if it is not set) or trixie (13). Needs root and what `tests/tools.sh box`
+# installs. Prints a transcript, and keeps it in target/box/transcript.txt.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 target=${CARGO_TARGET_DIR:-$here/../../target}
 mkdir -p "$target/box"
 target=$(cd "$target" && pwd)
-base=$target/box/base
+suite=${BOX_SUITE:-bookworm}
+base=$target/box/$suite
 length=$1 package=$(realpath "$2")
 name=crm-box-$$
 work=$(mktemp -d "$target/box/run.XXXXXX")

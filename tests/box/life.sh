@@ -115,13 +115,16 @@ repack() { # VERSION [SED-EXPRESSION]
 upgraded() {
     chapter "Upgrade in the middle of load, with settings that were edited"
     repack 9.0.0-1
+    show "dpkg-statoverride --update --add root crm-events-sink 0660 /etc/crm-events-sink/config.toml"
     produce "$jobs" 1000 1500 500 &
     local load=$!
     show "apt-get install -y /srv/9.0.0-1.deb" 30
     wait "$load"
-    show "dpkg-query -W crm-events-sink; grep ^brokers /etc/crm-events-sink/config.toml"
+    show "dpkg-query -W crm-events-sink; grep ^brokers /etc/crm-events-sink/config.toml; stat -c %A /etc/crm-events-sink/config.toml"
+    holds '^-rw-rw----$'
     holds '9\.0\.0-1'
     holds "localhost:$port"
+    show "dpkg-statoverride --remove /etc/crm-events-sink/config.toml"
     all_once
 }
 
@@ -181,13 +184,19 @@ removed() {
 
 purge_keeps() {
     chapter "Purge, with no choice made: the journal stays"
-    show "apt-get purge -y crm-events-sink" 20
+    show "touch /etc/crm-events-sink/config.d/50-own.toml; apt-get purge -y crm-events-sink" 20
     holds 'is kept, with the journal'
-    show "ls -d /etc/crm-events-sink/* /var/lib/crm-events-sink/journal.db" || true
-    holds '^/var/lib/crm-events-sink/journal.db$'
-    in_box apt-get install -y /srv/crm-events-sink.deb >/dev/null 2>&1
-    within 30 "curl -s http://localhost:9106/events/latest | grep -q received_at"
-    echo "-- installed again: the events are there"
+    show "find /etc/crm-events-sink /var/lib/crm-events-sink/journal.db -type f"
+    [ "$(wc -l <<<"$out")" = 2 ] || fail "that is not the journal and the file of one's own alone"
+    show "rm -r /etc/crm-events-sink"
+
+    chapter "Installed again, with the settings in place before the package"
+    show "mkdir -p /etc/crm-events-sink && echo 'kafka.brokers = \"localhost:$port\"' >/etc/crm-events-sink/config.toml"
+    show "apt-get install -y -o Dpkg::Options::=--force-confold /srv/crm-events-sink.deb" 20
+    show "stat -c '%A %U:%G %n' /etc/crm-events-sink/config.toml; cat /etc/crm-events-sink/config.toml"
+    holds '^-rw-r----- root:crm-events-sink'
+    holds "localhost:$port"
+    all_once
 }
 
 purge_takes() {

@@ -1,4 +1,4 @@
-# A Debian machine in a folder, booted with systemd-nspawn, in a network of its own that has nothing but loopback: Kafka
+# A machine of Debian's $suite in a folder, booted with systemd-nspawn, in a network of its own that has nothing but loopback: Kafka
 # stands in the same one, and the ports are those of a real box. Sourced by box.sh; needs root.
 #
 # $work is a folder for this run alone, $name the machine's name, unique on the host.
@@ -8,14 +8,20 @@ leader=''
 
 as_box() { ip netns exec "$name" "$@"; }
 
-# The base system, once: about a minute and a half. $base is kept.
+# The base system, once: about a minute and a half. $base is kept. What the package depends on is in it, as the machine reaches
+# no archive.
 make_base() {
-    [ -d "$base" ] && return
-    echo "Making Debian 12 in $base, once"
+    local ssl
+    [ ! -d "$base" ] || return 0
+    case "$suite" in
+        bookworm) ssl=libssl3 ;;
+        *) ssl=libssl3t64 ;;
+    esac
+    echo "Making Debian $suite in $base, once"
     rm -rf "$base.part"
     debootstrap --variant=minbase \
-        --include=systemd,systemd-sysv,dbus,curl,ca-certificates,libssl3,zlib1g,procps,less \
-        bookworm "$base.part" >"$base.log" 2>&1 || { tail -n 5 "$base.log" >&2; return 1; }
+        --include="systemd,systemd-sysv,dbus,curl,ca-certificates,$ssl,zlib1g,procps" \
+        "$suite" "$base.part" >"$base.log" 2>&1 || { tail -n 5 "$base.log" >&2; return 1; }
     # What was downloaded is installed by now.
     rm -rf "$base.part"/var/cache/apt/archives/*.deb
     mv "$base.part" "$base"
