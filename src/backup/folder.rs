@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use rustix::process::geteuid;
 use tempfile::NamedTempFile;
 
 use super::{BackupError, FREE_BYTES_MIN};
@@ -62,13 +63,15 @@ impl Folder {
             return Err(BackupError::output(&self.path, "there is no such folder")(error));
         }
         let made = DirBuilder::new().mode(0o700).create(&self.path);
-        made.map_err(BackupError::output(&self.path, "cannot make the folder"))
+        made.and_then(|()| give_away(&self.path, self.path.parent()))
+            .map_err(BackupError::output(&self.path, "cannot make the folder"))
     }
 
     /// Held while a backup is made.
     pub fn lock(&self) -> Result<File, BackupError> {
         let path = self.path.join(".lock");
         let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.and_then(|file| give_away(&path, Some(&self.path)).map(|()| file));
         let file = file.map_err(BackupError::output(&path, "cannot be written"))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
@@ -126,6 +129,10 @@ impl Folder {
         let line = self.unfinished()?;
         let written = fs::write(line.path(), format!("{hash}  {of}\n")).and_then(|()| line.as_file().sync_all());
         written.map_err(BackupError::output(line.path(), "cannot be written"))?;
+        for file in [&line, &file] {
+            let given = give_away(file.path(), Some(&self.path));
+            given.map_err(BackupError::output(file.path(), "cannot be given to the folder's owner"))?;
+        }
         for (file, name) in [(line, with_suffix(name, HASH)), (file, name.to_owned())] {
             let named = file.persist_noclobber(&name).map_err(|error| error.error);
             named.map_err(BackupError::output(&name, "cannot be made"))?;
@@ -171,6 +178,13 @@ impl Folder {
         let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
         synced.map_err(BackupError::output(&self.path, "cannot be synced"))
     }
+}
+
+/// What root makes, by hand, belongs to whoever has the folder: the service goes on with it every day.
+fn give_away(path: &Path, folder: Option<&Path>) -> io::Result<()> {
+    let Some(folder) = folder.filter(|_| geteuid().is_root()) else { return Ok(()) };
+    let owner = fs::metadata(folder)?;
+    chown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// When a backup of this name was made; `None` for other names.

@@ -332,6 +332,8 @@ fn a_backup_that_is_killed_leaves_nothing_that_looks_like_one() {
 fn the_running_sink_shows_the_age_and_size_of_the_newest_backup() {
     let broker = Embedded::start(&[(LEADS, 1)]);
     let folder = tempfile::tempdir().unwrap();
+    // Taken by root, by hand, it is the service's all the same.
+    chown(folder.path(), Some(4711), Some(4711)).ok();
     let sink = Setup::with(&broker.bootstrap()).toml(&format!("backup.folder = {:?}", folder.path())).start();
     eventually("the sink has made its journal", || sink.journal().exists());
     assert_eq!(sink.metric("crm_events_backup_last_timestamp_seconds"), 0.0);
@@ -340,6 +342,10 @@ fn the_running_sink_shows_the_age_and_size_of_the_newest_backup() {
     eventually("it is shown", || sink.metric("crm_events_backup_last_timestamp_seconds") > 1_700_000_000.0);
     let file = files(folder.path()).into_iter().find(|(name, _)| name.ends_with(".db")).unwrap();
     assert_eq!(sink.metric("crm_events_backup_bytes"), file.1.len() as f64);
+    let owner = fs::metadata(folder.path()).unwrap().uid();
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        assert_eq!(entry.unwrap().metadata().unwrap().uid(), owner);
+    }
 }
 
 #[test]
