@@ -3,6 +3,7 @@
 life_in_short() {
     install_and_configure
     the_guide
+    the_unit
     plug_pulled
     purge_keeps
     purge_takes
@@ -11,6 +12,7 @@ life_in_short() {
 life() {
     install_and_configure
     the_guide
+    the_unit
     rebooted
     plug_pulled
     upgraded
@@ -75,6 +77,21 @@ the_guide() {
         show "runuser -u crm-events-sink -- crm-events-sink sql \"$statement\"" 3
     done
     all_once
+}
+
+the_unit() {
+    chapter "The unit, as the machine's systemd has it"
+    show "systemd-analyze security --no-pager crm-events-sink.service | tail -n 1"
+    local score
+    score=$(grep -oE '[0-9]+\.[0-9]' <<<"$out" | head -n 1)
+    [ "${score/./}" -le 11 ] || fail "an exposure of $score is more than 1.1"
+    show "systemctl show crm-events-sink -p MemoryMax -p TasksMax -p LimitNOFILE"
+    holds '^MemoryMax=[0-9]+$'
+    holds '^TasksMax=[0-9]+$'
+    show "systemctl is-enabled crm-events-sink.service crm-events-sink-backup.timer" || true
+    [ "$out" = $'enabled\ndisabled' ] || fail "the service is to be enabled and the backup's timer not"
+    show "systemctl reload crm-events-sink && systemctl is-active crm-events-sink"
+    holds '^active$'
 }
 
 rebooted() {
