@@ -211,7 +211,7 @@ pub fn put_in_place(_lock: &Lock, journal: &Path, copy: &Path, now: Timestamp) -
     fs::rename(copy, &restoring).map_err(failed("cannot move the restored journal"))?;
     sync_folder(journal).map_err(failed("cannot sync the folder"))?;
     // To the microsecond: what two restores in a row replaced are two files.
-    let aside = beside(journal, &format!(".replaced-{}", now.strftime("%Y%m%dT%H%M%S%6fZ")));
+    let aside = beside(journal, &format!(".replaced-{}", now.strftime("%Y%m%dT%H%M%S%.6fZ")));
     let moved = move_aside(journal, &aside)?;
     fs::rename(&restoring, journal).map_err(failed("cannot put the restored journal in its place"))?;
     sync_folder(journal).map_err(failed("cannot sync the folder"))?;

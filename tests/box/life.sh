@@ -5,6 +5,7 @@ life_in_short() {
     the_guide
     the_unit
     plug_pulled
+    backed_up
     purge_keeps
     purge_takes
 }
@@ -15,6 +16,7 @@ life() {
     the_unit
     rebooted
     plug_pulled
+    backed_up
     upgraded
     downgraded
     disk_full
@@ -117,6 +119,27 @@ plug_pulled() {
     wait "$load"
     within 30 "systemctl is-active --quiet crm-events-sink"
     all_once
+}
+
+backed_up() {
+    chapter "A backup by the packaged unit in the middle of load, and the way back"
+    show "systemctl is-enabled crm-events-sink-backup.timer || true"
+    holds '^disabled$'
+    produce "$leads" 10000 1500 500 &
+    local load=$!
+    show "systemctl start crm-events-sink-backup.service; journalctl -u crm-events-sink-backup.service -o cat --no-pager"
+    holds 'next offset'
+    wait "$load"
+    all_once
+    show "systemctl stop crm-events-sink && crm-events-sink restore /var/lib/crm-events-sink/backups/journal-*.db --force" 40
+    holds '^Restored to /var/lib/crm-events-sink/journal.db'
+    show "stat -c '%A %U:%G' /var/lib/crm-events-sink/backups/* /var/lib/crm-events-sink/journal.db"
+    holds '^-rw-.*crm-events-sink:crm-events-sink$'
+    ! grep -q root <<<"$out" || fail "root has one of the files"
+    show "systemctl start crm-events-sink"
+    all_once
+    show "runuser -u crm-events-sink -- crm-events-sink doctor" 30
+    holds '^ok    broker'
 }
 
 # The package with another version, and other words in preinst, as its successor or forerunner would have.

@@ -228,6 +228,8 @@ fn after_a_restore_what_came_later_comes_again_once_and_its_ids_are_new() {
     let (code, said) = restore(&sink, &file, &["--force"]);
     assert_eq!(code, Some(0), "{said}");
     let aside = said.split_whitespace().find(|word| word.contains(".replaced-")).unwrap().trim_end_matches(',');
+    // To the microsecond.
+    assert_eq!(aside.rsplit_once(".replaced-").unwrap().1.len(), "20261128T150405.123456Z".len(), "{aside}");
     assert_eq!(fs::read(aside).unwrap(), before["journal.db"]);
     assert_eq!(fs::read(format!("{aside}-wal")).unwrap(), before["journal.db-wal"]);
     assert_eq!(number(Path::new(aside), "SELECT count(*) FROM event_journal"), 1_500);
