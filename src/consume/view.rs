@@ -35,6 +35,8 @@ pub struct BrokerPartition {
 /// The broker, asked by a consumer that is in no group.
 pub struct BrokerView {
     consumer: BaseConsumer,
+    /// The settings, with the name of the sink's own group.
+    group: ClientConfig,
 }
 
 /// # Errors
@@ -44,7 +46,9 @@ pub fn broker_view(config: &Config) -> Result<BrokerView, ViewError> {
     client.extend(config.client_properties(&[("enable.partition.eof", "true")]));
     client.set("group.id", format!("{}-verify", config.kafka.group_id)).set("enable.auto.commit", "false");
     client.set("auto.offset.reset", "error").set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
-    Ok(BrokerView { consumer: client.create_with_context(DefaultConsumerContext)? })
+    let consumer = client.create_with_context(DefaultConsumerContext)?;
+    client.set("group.id", &config.kafka.group_id);
+    Ok(BrokerView { consumer, group: client })
 }
 
 impl BrokerView {
@@ -78,6 +82,20 @@ impl BrokerView {
         }
         found.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         Ok(found)
+    }
+
+    /// The offset that the group of the sink has committed of a partition: how far any of its members has come. The group
+    /// is asked, not joined.
+    ///
+    /// # Errors
+    /// If the broker does not answer in time.
+    pub fn committed(&self, topic: &str, partition: i32) -> Result<Option<i64>, ViewError> {
+        let member: BaseConsumer = self.group.create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let committed = member.committed_offsets(list, PATIENCE)?;
+        let offset = committed.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset);
+        Ok(offset.and_then(|offset| offset.to_raw()).filter(|offset| *offset >= 0))
     }
 
     /// Whether a reader gets any record from `from` on: a log may end with transaction markers.

@@ -5,7 +5,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::harness::{Disk, Embedded, Record, Sender, Setup, Sink, eventually, program};
@@ -94,7 +97,7 @@ fn a_box_that_is_well_has_a_line_for_everything_and_none_fails() {
 
 #[test]
 fn kafkas_faults_are_told_apart() {
-    let (_broker, sender, mut sink) = running("");
+    let (broker, sender, mut sink) = running("");
     let mut away = command(&sink);
     away.env("KAFKA_BOOTSTRAP", "127.0.0.1:1");
     doctor_with(away).has("broker", "fail", &["127.0.0.1:1", "reachable"]);
@@ -115,6 +118,21 @@ fn kafkas_faults_are_told_apart() {
     let found = doctor(&sink);
     found.has("unread records", "fail", &["retention passed the sink by", "the journal needs 1 next"]);
     found.has("health", "warn", &["systemctl start"]);
+
+    // The partition has been another member's meanwhile.
+    let mut member = ClientConfig::new();
+    member.set("bootstrap.servers", broker.bootstrap()).set("group.id", "crm-events-sink");
+    member.set("partition.assignment.strategy", "cooperative-sticky");
+    let member: BaseConsumer = member.create().unwrap();
+    member.subscribe(&[LEADS]).unwrap();
+    eventually("it has the partition", || {
+        member.poll(Duration::from_millis(100));
+        member.assignment().unwrap().count() > 0
+    });
+    let mut read = TopicPartitionList::new();
+    read.add_partition_offset(LEADS, 0, Offset::Offset(31)).unwrap();
+    member.commit(&read, CommitMode::Sync).unwrap();
+    doctor(&sink).has("unread records", "warn", &["the group has read further", "crm-events-sink verify"]);
 }
 
 #[test]
