@@ -17,6 +17,7 @@
 //! - [`store`]: the journal file: one writer, many readers, all SQL
 //! - [`job`], [`audit`]: what a bulk replay is; what an operator does, as it is put down
 //! - [`removal`]: what is pruned and erased
+//! - [`retention`]: what is too old or too much goes, a whole day at once
 //! - [`replay`]: an event goes to its topic again, or a job's events do, until the broker has them
 //! - [`auth`]: who asks, and what that one may do
 //! - [`serve`]: the HTTP threads
@@ -50,6 +51,7 @@ pub mod queue;
 pub mod reload;
 pub mod removal;
 pub mod replay;
+pub mod retention;
 pub mod serve;
 pub mod shutdown;
 pub mod store;
@@ -71,6 +73,7 @@ use health::Health;
 use metrics::Metrics;
 use reload::Reload;
 use replay::{Jobs, Replayer};
+use retention::Retention;
 use serve::{MetricsApi, OperatorApi, Ports, Probe};
 use shutdown::{Cause, Shutdown};
 use store::{Readers, StoreError};
@@ -186,6 +189,16 @@ pub fn run(
     }
     let going_on = Arc::clone(&jobs);
     threads.push(spawn("replay", &shutdown, move || going_on.go_on())?);
+    let retention = Retention::new(retention::Shared {
+        config: Arc::clone(&config),
+        readers: readers.clone(),
+        orders: orders.clone(),
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        shutdown: Arc::clone(&shutdown),
+        archive: Box::new(Ok),
+    });
+    threads.push(spawn("retention", &shutdown, move || retention.run())?);
     let api = OperatorApi {
         config: Arc::clone(&config),
         readers,

@@ -1,5 +1,7 @@
 //! What goes for good: events that are pruned because they are old, and what is erased of a tenant or of one of its keys.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -93,6 +95,25 @@ pub struct PrunePlan {
     pub last_received_at: Option<String>,
     /// Why events stay that are old enough.
     pub stops_before: Option<String>,
+}
+
+/// Rows that retention takes off in one transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outdated {
+    pub events: Vec<i64>,
+    pub letters: Vec<i64>,
+    /// The row of the audit that says so.
+    pub act: i64,
+}
+
+/// What became of [`Outdated`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retired {
+    /// Of each topic.
+    pub events: BTreeMap<String, u64>,
+    pub letters: u64,
+    /// An event that must stay is before those that are left, which a chain does not allow.
+    pub is_blocked: bool,
 }
 
 /// What one transaction pruned.

@@ -8,6 +8,7 @@ mod http;
 mod kafka;
 mod log;
 mod replay;
+mod retention;
 mod shown;
 mod value;
 mod write;
@@ -27,6 +28,7 @@ pub use http::Http;
 pub use kafka::{GroupProtocol, Kafka, Property};
 pub use log::{Level, Log};
 pub use replay::{RATE_PER_S_MAX, Replay};
+pub use retention::Retention;
 pub use value::parse_duration;
 use value::{address, duration, list, within};
 pub use write::{Journal, Queue, Write};
@@ -46,6 +48,7 @@ pub struct Config {
     pub queue: Queue,
     pub write: Write,
     pub journal: Journal,
+    pub retention: Retention,
     pub metrics: Metrics,
     pub api: Api,
     pub http: Http,
@@ -64,6 +67,7 @@ impl Default for Config {
             queue: Queue::default(),
             write: Write::default(),
             journal: Journal::default(),
+            retention: Retention::default(),
             metrics: Metrics::default(),
             api: Api::default(),
             http: Http::default(),
@@ -174,6 +178,7 @@ impl Config {
         self.queue.check()?;
         self.write.check()?;
         self.journal.check()?;
+        self.retention.check()?;
         self.metrics.check(&self.api.auth)?;
         self.api.check()?;
         self.http.check()?;

@@ -57,3 +57,32 @@ pub(super) mod duration {
         super::parse_duration(&String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
+
+/// As `duration`, and in days of 24 hours: `"90d"`.
+pub(super) mod age {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    const DAY: u64 = 86_400;
+
+    pub fn serialize<S: Serializer>(span: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        match span.as_secs() {
+            seconds if seconds > 0 && seconds % DAY == 0 => to.serialize_str(&format!("{}d", seconds / DAY)),
+            _ => super::duration::serialize(span, to),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(from)?;
+        if let Some(days) = text.strip_suffix('d') {
+            let days = days.trim().parse::<u32>().map_err(|_| {
+                D::Error::custom(format!(
+                    "{text:?} is no number of days; give a time with its unit, as \"90d\" or \"36h\""
+                ))
+            })?;
+            return Ok(Duration::from_secs(u64::from(days) * DAY));
+        }
+        super::parse_duration(&text).map_err(D::Error::custom)
+    }
+}

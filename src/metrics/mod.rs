@@ -8,6 +8,7 @@ mod journal;
 mod labels;
 mod register;
 mod replay;
+mod retention;
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, IntCounterVec, Registry, TextEncoder};
@@ -21,6 +22,7 @@ pub use labels::OTHER;
 use labels::{Labels, TOPICS_MAX};
 use register::{gauges, number};
 use replay::Replay;
+use retention::Retention;
 
 pub struct Metrics {
     registry: Registry,
@@ -31,6 +33,7 @@ pub struct Metrics {
     pub journal: Journal,
     pub backup: Backup,
     pub replay: Replay,
+    pub retention: Retention,
     pub http: Http,
 }
 
@@ -47,6 +50,7 @@ impl Metrics {
             journal: Journal::new(&registry),
             backup: Backup::new(&registry),
             replay: Replay::new(&registry),
+            retention: Retention::new(&registry),
             http: Http::new(&registry),
             registry,
         };
@@ -88,6 +92,10 @@ impl Metrics {
 
     pub fn count_gaps(&self, topic: &str, reason: &str, ranges: i64) {
         self.broker.gaps.with_label_values(&[self.topics.label(topic), reason]).add(ranges);
+    }
+
+    pub fn count_pruned(&self, topic: &str, events: u64) {
+        self.retention.pruned.with_label_values(&[self.topics.label(topic)]).inc_by(events);
     }
 
     pub fn count_replay(&self, outcome: &str) {

@@ -10,7 +10,7 @@ use super::{Batch, Partition};
 use crate::audit::Act;
 use crate::dead_letter::work::{Claim, LetterRefusal, Republished, Retried, Retry};
 use crate::job::{Change, JobRefusal, Made, NewJob, Step};
-use crate::removal::{Erasure, Pruned, RemovalRefusal, Rows, Scope};
+use crate::removal::{Erasure, Outdated, Pruned, RemovalRefusal, Retired, Rows, Scope};
 
 /// Where an order's answer goes. One that is dropped says that nothing was done.
 #[derive(Debug)]
@@ -48,6 +48,14 @@ pub enum Order {
     Removal(Box<RemovalOrder>),
 }
 
+impl Order {
+    /// Whether it takes rows off or pages away: on a full disk the reserve was given up for such.
+    pub fn makes_room(&self) -> bool {
+        let Order::Removal(order) = self else { return false };
+        matches!(**order, RemovalOrder::Prune { .. } | RemovalOrder::Retire { .. } | RemovalOrder::Vacuum { .. })
+    }
+}
+
 /// About replay jobs.
 #[derive(Debug)]
 pub enum JobOrder {
@@ -82,6 +90,10 @@ pub enum RemovalOrder {
     Finish { erasure: i64, scope: Scope, act: Act, answer: Answer<Result<Erasure, RemovalRefusal>> },
     /// Prunes the next events up to `last_id`; `act` is the audit's row of it.
     Prune { last_id: i64, act: i64, answer: Answer<Pruned> },
+    /// Takes these rows off, but for what must stay.
+    Retire { outdated: Outdated, answer: Answer<Retired> },
+    /// Gives at most so many free pages back to the disk; how many.
+    Vacuum { pages: u32, answer: Answer<u32> },
 }
 
 /// An order, and whether its giver still waits for the writer to begin with it.

@@ -19,6 +19,7 @@ mod prune;
 mod quarantine;
 mod query;
 mod reserve;
+mod retention;
 mod row;
 mod scrub;
 mod search;
@@ -53,6 +54,7 @@ pub use plan::{Choice, Found, Skip};
 pub use quarantine::quarantine;
 pub use query::{EventDetail, EventSummary, Payload};
 pub use reserve::{Need, Reserve, Room, free_bytes};
+pub use retention::{Aged, FileRoom};
 pub use row::time_text;
 pub use search::{Condition, FoundEvent, Order as SearchOrder, Page, Position, Replays, Search, next_cursor, position};
 pub use snapshot::{

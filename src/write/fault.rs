@@ -38,8 +38,13 @@ impl Write {
         self.health.fault(PART, format!("{error}; consumption waits, nothing is lost, and it goes on by itself"));
     }
 
-    /// Whether the file may be appended to now. After a fault this is where it is opened again.
+    /// Whether the file may be appended to now.
     pub(super) fn is_ready(&mut self) -> bool {
+        self.is_open() && self.may_take_room()
+    }
+
+    /// Whether the file is open. After a fault this is where it is opened again.
+    pub(super) fn is_open(&mut self) -> bool {
         if self.aftermath.reopen {
             match self.store.reopen(self.aftermath.unsettled) {
                 Ok(()) => self.aftermath = Aftermath::default(),
@@ -49,6 +54,10 @@ impl Write {
                 }
             }
         }
+        true
+    }
+
+    pub(super) fn may_take_room(&mut self) -> bool {
         self.reserve.is_held() || self.has_room()
     }
 

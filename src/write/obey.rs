@@ -11,7 +11,7 @@ use crate::store::StoreError;
 impl Write {
     /// While the file cannot be written, the answer is dropped with the order, which tells whoever asked.
     pub(super) fn obey(&mut self, order: Order) {
-        if !self.is_ready() {
+        if !self.is_open() || (!order.makes_room() && !self.may_take_room()) {
             return;
         }
         let now = Timestamp::now();
@@ -93,6 +93,17 @@ impl Write {
             RemovalOrder::Prune { last_id, act, answer } => {
                 let pruned = self.store.prune(last_id, act);
                 self.answer(pruned, answer);
+            }
+            RemovalOrder::Retire { outdated, answer } => {
+                let retired = self.store.retire(&outdated);
+                self.answer(retired, answer);
+                if !outdated.letters.is_empty() {
+                    self.count_dead_letters();
+                }
+            }
+            RemovalOrder::Vacuum { pages, answer } => {
+                let vacuumed = self.store.vacuum(pages);
+                self.answer(vacuumed, answer);
             }
         }
         self.measure_files();

@@ -24,6 +24,7 @@ mod lifecycle;
 mod openapi;
 mod pipeline;
 mod replay;
+mod retention;
 mod rules;
 mod search;
 mod tenancy;

@@ -40,6 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("write", &["queue", "store", "dead_letter", "job", "audit", "config", "metrics", "health", "shutdown"]),
     // To the queue only orders to the writer go.
     ("replay", &["queue", "store", "event", "job", "audit", "config", "metrics", "shutdown"]),
+    ("retention", &["store", "queue", "removal", "audit", "config", "metrics", "health", "shutdown"]),
     (
         "serve",
         &[
