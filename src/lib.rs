@@ -173,12 +173,24 @@ pub fn run(
     })?;
     let write = {
         let (path, limits, metrics) = (config.journal.path.clone(), write::limits(&config), Arc::clone(&metrics));
+        let log_bytes_max = config.journal.wal_bytes_max;
         let (health, shutdown) = (Arc::clone(&health), Arc::clone(&shutdown));
         move || {
             let Some((store, reserve)) = opening.finish(opened) else { return };
             let aftermath = write::Aftermath::default();
-            let stage =
-                Write { store, reserve, aftermath, path, queue: outlet, durable, metrics, health, shutdown, limits };
+            let stage = Write {
+                store,
+                reserve,
+                aftermath,
+                path,
+                queue: outlet,
+                durable,
+                metrics,
+                health,
+                shutdown,
+                limits,
+                log_bytes_max,
+            };
             stage.run();
         }
     };

@@ -53,6 +53,9 @@ pub struct Journal {
     pub path: PathBuf,
     /// Room on the disk that is given up when the disk is full, 0 (none) to 1 GiB.
     pub reserve_bytes: u64,
+    /// Bytes of the write-ahead log, and one transaction: past these nothing is written until whoever reads for so long is
+    /// gone. 16 MiB to 1 TiB.
+    pub wal_bytes_max: u64,
     /// Whether each row of the journal and of the audit is chained to the one before it, so that `verify --chain` finds
     /// what was changed or removed by hand.
     pub chain: bool,
@@ -61,7 +64,12 @@ pub struct Journal {
 impl Default for Journal {
     fn default() -> Journal {
         // Room for some deletions: the log holds each page that they touch until it is copied into the file.
-        Journal { path: "/var/lib/crm-events-sink/journal.db".into(), reserve_bytes: 16 << 20, chain: false }
+        Journal {
+            path: "/var/lib/crm-events-sink/journal.db".into(),
+            reserve_bytes: 16 << 20,
+            wal_bytes_max: 1 << 30,
+            chain: false,
+        }
     }
 }
 
@@ -82,6 +90,7 @@ impl Write {
 
 impl Journal {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        within("journal.reserve_bytes", self.reserve_bytes, 0..=1 << 30)
+        within("journal.reserve_bytes", self.reserve_bytes, 0..=1 << 30)?;
+        within("journal.wal_bytes_max", self.wal_bytes_max, 16 << 20..=1 << 40)
     }
 }

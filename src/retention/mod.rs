@@ -29,9 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often the room is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Pages that one transaction gives back to the disk.
-const VACUUM_PAGES: u32 = 128;
+const VACUUM_PAGES: u32 = 256;
 /// Free bytes that the file keeps for the next rows.
 const FREE_KEPT: u64 = 4 << 20;
+/// How soon a run that did not come to its end is tried again, at the latest.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// How long ingestion may keep an order waiting.
 const STAND_BACK: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(10);
@@ -87,8 +89,9 @@ impl Retention {
         loop {
             self.show();
             if Instant::now() >= next_run {
-                self.keep_within();
-                next_run = Instant::now() + self.shared.config.retention.interval;
+                let interval = self.shared.config.retention.interval;
+                let wait = if self.keep_within() { interval } else { interval.min(RETRY_AFTER) };
+                next_run = Instant::now() + wait;
             }
             let wait = next_run.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
             if self.shared.shutdown.wait(wait) {
@@ -97,19 +100,21 @@ impl Retention {
         }
     }
 
-    /// One run, and what is said of it.
-    fn keep_within(&mut self) {
+    /// One run, and what is said of it; whether it came to its end.
+    fn keep_within(&mut self) -> bool {
         let done = self.prune(Timestamp::now()).and_then(|()| self.give_back());
         let (health, metrics) = (&self.shared.health, &self.shared.metrics.retention);
         match done {
             Ok(()) => {
                 health.well(PART);
                 metrics.last_run.set(Timestamp::now().as_second() as f64);
+                true
             }
-            Err(RetentionError::Stopping) => {}
+            Err(RetentionError::Stopping) => false,
             Err(error) => {
                 metrics.faults.inc();
                 health.fault(PART, error.to_string());
+                false
             }
         }
     }

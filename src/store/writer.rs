@@ -15,6 +15,8 @@ use crate::queue::Partition;
 
 /// Pages in the write-ahead log after which it is copied back: 4 MiB, SQLite's own default.
 const CHECKPOINT_PAGES: i32 = 1000;
+/// Of a page of the journal, with its head in the log.
+const LOG_PAGE_BYTES: u64 = 4096 + 24;
 /// Pages after which waiting for readers to leave is the lesser evil: 64 MiB.
 const TRUNCATE_PAGES: i32 = 16_000;
 
@@ -190,6 +192,11 @@ impl Writer {
         }
     }
 
+    /// Bytes that are in use of the write-ahead log.
+    pub fn log_bytes(&self) -> u64 {
+        u64::try_from(WAL_PAGES.get()).unwrap_or(0) * LOG_PAGE_BYTES
+    }
+
     /// Copies all of it, and begins it again if nobody needs it.
     ///
     /// # Errors
@@ -198,14 +205,18 @@ impl Writer {
         self.copy_log("TRUNCATE")
     }
 
-    fn copy_log(&mut self, mode: &str) -> Result<(), StoreError> {
+    pub(super) fn copy_log(&mut self, mode: &str) -> Result<(), StoreError> {
         // A reader that stays must not hold ingestion up: what cannot be copied now is copied next time.
         self.connection.busy_timeout(Duration::ZERO)?;
-        let copied = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()));
+        let copied = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1));
         self.connection.busy_timeout(BUSY_TIMEOUT)?;
         match copied {
             Err(error) if error.sqlite_error_code() != Some(ErrorCode::DatabaseBusy) => Err(error.into()),
-            _ => Ok(()),
+            Err(_) => Ok(()),
+            Ok(pages) => {
+                WAL_PAGES.set(pages);
+                Ok(())
+            }
         }
     }
 

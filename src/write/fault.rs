@@ -1,10 +1,12 @@
 //! What the writer does about the box's faults: says so, waits, and opens the file again.
 
 use crate::health::JOURNAL;
-use crate::store::{Room, StoreError};
+use crate::store::{Room, StoreError, holders};
 
 use super::{PART, Write};
 
+/// The name of a write-ahead log that grew too long in `/health`.
+const LOG: &str = "log";
 /// The name of a full disk in `/health`.
 const DISK: &str = "disk";
 
@@ -54,7 +56,33 @@ impl Write {
                 }
             }
         }
-        true
+        self.may_grow_the_log()
+    }
+
+    /// A log that somebody reads cannot begin again and grows with every transaction: past the limit nothing is written.
+    pub(super) fn may_grow_the_log(&mut self) -> bool {
+        if self.store.log_bytes() > self.log_bytes_max
+            && let Err(error) = self.store.begin_log_again()
+        {
+            self.fault(error);
+            return false;
+        }
+        let bytes = self.store.log_bytes();
+        if bytes <= self.log_bytes_max {
+            self.health.well(LOG);
+            return true;
+        }
+        let holders = holders(&self.path);
+        let who = if holders.is_empty() {
+            "a request to this sink, or a process of another user".to_owned()
+        } else {
+            holders.join(", ")
+        };
+        self.health.fault(
+            LOG,
+            format!("the write-ahead log has {bytes} bytes, more than journal.wal_bytes_max, as somebody reads the journal for long: {who}; consumption waits until that has ended, nothing is lost"),
+        );
+        false
     }
 
     pub(super) fn may_take_room(&mut self) -> bool {

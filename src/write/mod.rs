@@ -44,6 +44,7 @@ pub struct Write {
     pub health: Arc<Health>,
     pub shutdown: Arc<Shutdown>,
     pub limits: Limits,
+    pub log_bytes_max: u64,
 }
 
 pub fn limits(config: &Config) -> Limits {
@@ -268,6 +269,7 @@ impl Write {
             Ok(_) => {}
             Err(error) => return self.fault(error),
         }
+        self.may_grow_the_log();
         if !self.reserve.is_held() {
             self.has_room();
         }

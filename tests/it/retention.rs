@@ -1,9 +1,12 @@
 //! What is too old or too much goes by itself, nothing else does, and what is gone is accounted for.
 
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
 use serde_json::json;
 
 use crate::coverage::verify;
-use crate::harness::{Embedded, Record, Sender, Setup, Sink, curl, eventually};
+use crate::harness::{DEADLINE, Embedded, Record, Sender, Setup, Sink, curl, eventually, within};
 
 const LEADS: &str = "apexflow.leads.created";
 const JOBS: &str = "apexflow.jobs.created";
@@ -15,6 +18,13 @@ fn make_old(sink: &Sink, ids: &str, day: &str) {
     );
     let ran = sink.sql(&aged);
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+fn send(sender: &Sender, value: &str, count: usize) {
+    for _ in 0..count {
+        sender.queue(&Record { topic: LEADS, value: Some(value.as_bytes()), ..Record::default() });
+    }
+    sender.flush();
 }
 
 fn ids(sink: &Sink) -> String {
@@ -49,7 +59,7 @@ fn events_go_by_their_own_age_and_what_somebody_has_still_to_deal_with_stays() {
         sender.send(&Record { topic: LEADS, value: Some(b"{"), ..Record::default() });
     }
     eventually("the dead letters are there", || sink.dead_letters() == 2);
-    assert_eq!(sink.post("/dlq/2/discard?note=seen").status, 200);
+    assert_eq!(sink.post("/dlq/2/discard?reason=seen").status, 200);
     let url = format!("http://{}/replay/batch?rate_per_s=1", sink.api);
     assert_eq!(curl(&["-X", "POST", "-d", "[3]", &url]).status, 202);
     sink.post("/replay/jobs/1/pause");
@@ -78,17 +88,54 @@ fn events_go_by_their_own_age_and_what_somebody_has_still_to_deal_with_stays() {
 }
 
 #[test]
+fn a_log_that_somebody_keeps_from_beginning_again_has_a_bound_and_nothing_is_lost() {
+    let broker = Embedded::start(&[(LEADS, 1)]);
+    let sender = Sender::to(&broker.bootstrap());
+    let sink = Setup::with(&broker.bootstrap()).toml("journal.wal_bytes_max = 16777216\n").start();
+    let value = format!(r#"{{"tenant_id":"acme","text":"{}"}}"#, "x".repeat(20_000));
+    send(&sender, &value, 1);
+    sink.await_events(1);
+    let mut reader = Command::new("sqlite3");
+    let mut reader = reader.arg(sink.journal()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let input = reader.stdin.as_mut().unwrap();
+    writeln!(input, "BEGIN; SELECT count(*) FROM event_journal;").unwrap();
+    let mut said = [0; 2];
+    reader.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+    let named = format!("sqlite3 (process {})", reader.id());
+    let mut sent = 1;
+    within(DEADLINE, "the reader is named", || {
+        send(&sender, &value, 50);
+        sent += 50;
+        eventually("they are stored, or the log is at its limit", || {
+            sink.events() == sent || sink.get("/health").status == 503
+        });
+        sink.get("/health").status == 503
+    });
+    assert!(sink.get("/health").body.contains(&named), "{}", sink.get("/health").body);
+    let log = sink.metric("crm_events_wal_bytes");
+    assert!((16e6..40e6).contains(&log), "{log}: the limit, and one transaction");
+    send(&sender, &value, 50);
+    let stored = sink.events();
+    assert!(stored < sent + 50, "{stored}: nothing is stored beyond it");
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    sink.await_events(sent + 50);
+    eventually("all is well", || sink.get("/health").status == 200);
+    assert_accounted_for(&sink, 0);
+}
+
+#[test]
 fn a_journal_that_is_too_large_loses_its_oldest_days_and_gives_the_room_back_even_if_it_is_killed_meanwhile() {
     let broker = Embedded::start(&[(LEADS, 1)]);
     let sender = Sender::to(&broker.bootstrap());
     let rules = "retention.size_max = 16777216\nretention.interval = \"1s\"\n";
     let sink = Setup::with(&broker.bootstrap()).toml(rules).start();
     let value = format!(r#"{{"tenant_id":"acme","text":"{}"}}"#, "x".repeat(20_000));
-    for _ in 0..1500 {
-        sender.queue(&Record { topic: LEADS, value: Some(value.as_bytes()), ..Record::default() });
+    // The broker keeps little.
+    for wave in 1..=10 {
+        send(&sender, &value, 150);
+        sink.await_events(wave * 150);
     }
-    sender.flush();
-    sink.await_events(1500);
     eventually("it cannot help it: all are of the last hour", || sink.get("/health").status == 503);
     assert!(sink.get("/health").body.contains("retention.size_max"), "{}", sink.get("/health").body);
     assert_eq!(sink.events(), 1500);
