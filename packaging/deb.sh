@@ -29,6 +29,10 @@ case "$arch" in
         out=$out/$triple
         target+=(--target "$triple")
         export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+        # librdkafka's configure knows no cross compiler but these; what runs while building is of this machine.
+        tools=aarch64-linux-gnu
+        export CC=$tools-gcc CXX=$tools-g++ AR=$tools-ar NM=$tools-nm RANLIB=$tools-ranlib STRIP=$tools-strip
+        export HOST_CC=gcc HOST_CXX=g++ HOST_AR=ar HOST_RANLIB=ranlib
         export PKG_CONFIG_ALLOW_CROSS=1 PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig
         ;;
     *) echo "deb.sh: give amd64 or arm64, not $arch" >&2; exit 1 ;;
@@ -45,7 +49,7 @@ else
     export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$HOME=/build --remap-path-prefix=$PWD=/build/crm-events-sink"
 fi
 cargo build --bin crm-events-sink "${target[@]}" >&2
-unset CFLAGS RUSTFLAGS
+unset CFLAGS RUSTFLAGS CC CXX AR NM RANLIB STRIP
 
 rm -rf "$out/package"
 cargo run --locked --quiet --example package -- "$out/package" "$triple" >&2
