@@ -201,6 +201,7 @@ pub fn run(
     }
     let going_on = Arc::clone(&jobs);
     threads.push(spawn("replay", &shutdown, move || going_on.go_on())?);
+    let storage = Arc::new(retention::Status::default());
     let retention = Retention::new(retention::Shared {
         config: Arc::clone(&config),
         readers: readers.clone(),
@@ -209,6 +210,7 @@ pub fn run(
         health: Arc::clone(&health),
         shutdown: Arc::clone(&shutdown),
         archive: Box::new(Ok),
+        status: Arc::clone(&storage),
     });
     threads.push(spawn("retention", &shutdown, move || retention.run())?);
     let api = OperatorApi {
@@ -224,6 +226,7 @@ pub fn run(
         names: serve::names(&config),
         description: serve::Description::of(&config),
         removals: serve::Removals::default(),
+        storage,
     };
     if config.api.auth.is_on() {
         let gate = Arc::clone(&gate);

@@ -9,6 +9,7 @@ mod journal;
 mod progress;
 mod replay;
 mod sink;
+mod storage;
 mod support;
 mod user;
 mod verify;
@@ -28,6 +29,7 @@ use events::{AuditArgs, EventsArgs, ExportArgs, run_audit, run_events, run_expor
 use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
 use replay::{ReplayArgs, run_replay};
 use sink::{DemoArgs, check, run_demo, run_until_signal};
+use storage::{StorageArgs, run_storage};
 use support::{SupportArgs, run_support};
 use user::{UserArgs, run_user};
 use verify::{VerifyArgs, run_verify};
@@ -58,6 +60,8 @@ enum Verb {
     Dlq(DlqArgs),
     /// Who replayed, retried, discarded or resumed what, and how it ended
     Audit(AuditArgs),
+    /// What the journal takes, and how long the disk lasts
+    Storage(StorageArgs),
     /// The people who may log in to the API
     User(UserArgs),
     /// Did we miss anything? Compares the journal, or all journals of a group, with the broker; exit code 1 if so
@@ -118,6 +122,7 @@ pub fn main() -> ExitCode {
         Verb::Replay(args) => return run_replay(args),
         Verb::Dlq(args) => return run_dlq(args),
         Verb::Audit(args) => return run_audit(args),
+        Verb::Storage(args) => return run_storage(args),
         Verb::User(args) => run_user(args),
         Verb::Verify(args) => return run_verify(args),
         Verb::CheckJournal(args) => check_journal(args),

@@ -13,6 +13,7 @@ mod plan;
 pub mod replay;
 pub mod search;
 mod shell;
+pub mod storage;
 mod table;
 mod trust;
 mod watch;

@@ -5,14 +5,18 @@
 
 mod growth;
 mod rules;
+mod status;
 mod sweep;
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use self::growth::Growth;
+pub use self::status::{Known, Status};
 use self::sweep::Sweep;
 use crate::audit::Act;
 use crate::config::Config;
@@ -50,6 +54,7 @@ pub struct Shared {
     pub health: Arc<Health>,
     pub shutdown: Arc<Shutdown>,
     pub archive: Archive,
+    pub status: Arc<Status>,
 }
 
 /// Why a run did not come to its end.
@@ -62,7 +67,7 @@ enum RetentionError {
     #[error("{0}")]
     Archive(String),
     #[error("the free room of the disk is not known: {0}")]
-    Disk(#[from] std::io::Error),
+    Disk(#[from] io::Error),
     #[error(
         "{0}, and nothing is left that may go: the last hour, open dead letters and events of jobs that are not at their end stay"
     )]
@@ -108,6 +113,7 @@ impl Retention {
             Ok(()) => {
                 health.well(PART);
                 metrics.last_run.set(Timestamp::now().as_second() as f64);
+                self.shared.status.ended(Timestamp::now());
                 true
             }
             Err(RetentionError::Stopping) => false,
@@ -163,8 +169,7 @@ impl Retention {
     }
 
     fn disk_free(&self) -> Result<u64, RetentionError> {
-        let folder = self.shared.config.journal.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Ok(free_bytes(folder.unwrap_or(std::path::Path::new(".")))?)
+        Ok(disk_free(&self.shared.config.journal.path)?)
     }
 
     /// Free pages go back to the disk, where retention is on and the file can.
@@ -200,8 +205,11 @@ impl Retention {
         if let (Ok(room), Ok(free)) = (room, free) {
             metrics.free_pages_bytes.set(room.free as i64);
             self.growth.observe(Instant::now(), room.used);
-            metrics.disk_left_seconds.set(self.growth.seconds_left(free.saturating_add(room.free)));
+            let left = self.growth.seconds_left(free.saturating_add(room.free));
+            metrics.disk_left_seconds.set(left);
+            self.shared.status.grows(self.growth.bytes_per_second(), left);
         }
+        self.shared.status.count(&self.shared.readers);
         if let Some(written) = written_bytes() {
             metrics.written_bytes.inc_by(written.saturating_sub(metrics.written_bytes.get()));
         }
@@ -210,6 +218,15 @@ impl Retention {
             metrics.oldest.set(at.map_or(0.0, |at| at.as_microsecond() as f64 / 1e6));
         }
     }
+}
+
+/// Free bytes of the journal's disk.
+///
+/// # Errors
+/// If the system does not say.
+pub fn disk_free(journal: &Path) -> io::Result<u64> {
+    let folder = journal.parent().filter(|folder| !folder.as_os_str().is_empty());
+    free_bytes(folder.unwrap_or(Path::new(".")))
 }
 
 /// Bytes that this process had the system write to disks so far; `None` where the system does not count them.

@@ -56,8 +56,8 @@ pub use plan::{Choice, Found, Skip};
 pub use quarantine::quarantine;
 pub use query::{EventDetail, EventSummary, Payload};
 pub use reserve::{Need, Reserve, Room, free_bytes};
-pub use retention::{Aged, FileRoom};
-pub use row::time_text;
+pub use retention::{Aged, FileRoom, RowCounts};
+pub use row::{iso, time_text};
 pub use search::{Condition, FoundEvent, Order as SearchOrder, Page, Position, Replays, Search, next_cursor, position};
 pub use snapshot::{
     JournalContents, NextOffset, check_copy, journal_contents, prepare_copy, put_in_place, snapshot_bytes,

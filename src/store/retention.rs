@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{Readers, StoreError, Writer, chain};
 use crate::removal::{Outdated, Retired};
@@ -31,6 +33,14 @@ pub struct FileRoom {
     pub free: u64,
     /// Whether they can go back to the disk: files of the first versions keep them for new rows.
     pub can_shrink: bool,
+}
+
+/// How many rows the large tables have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct RowCounts {
+    pub events: i64,
+    pub dead_letters: i64,
+    pub audit: i64,
 }
 
 /// States of dead letters with which there is nothing left to do.
@@ -102,6 +112,17 @@ impl Readers {
     /// If the journal cannot be read now.
     pub fn events_of_jobs(&self, first: i64, last: i64) -> Result<HashSet<i64>, StoreError> {
         Ok(of_jobs(&*self.get()?, first, last)?)
+    }
+
+    /// Reads an index from end to end.
+    ///
+    /// # Errors
+    /// If the journal cannot be read now.
+    pub fn row_counts(&self) -> Result<RowCounts, StoreError> {
+        let sql = "SELECT (SELECT count(*) FROM event_journal), (SELECT count(*) FROM event_dlq), (SELECT count(*) FROM audit)";
+        Ok(self.get()?.query_row(sql, [], |row| {
+            Ok(RowCounts { events: row.get(0)?, dead_letters: row.get(1)?, audit: row.get(2)? })
+        })?)
     }
 
     /// Whether rows of the journal are chained, or were: then they go in the order of their ids only.

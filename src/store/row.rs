@@ -73,7 +73,7 @@ pub(super) fn optional_time(row: &Row, column: usize) -> rusqlite::Result<Option
     Ok(row.get::<_, Option<String>>(column)?.map(|text| iso(&text)))
 }
 
-pub(super) fn iso(text: &str) -> String {
+pub fn iso(text: &str) -> String {
     format!("{}+00:00", text.replacen(' ', "T", 1))
 }
 

@@ -150,6 +150,14 @@ fn a_journal_that_is_too_large_loses_its_oldest_days_and_gives_the_room_back_eve
     assert_eq!(sink.events() % 500, 0, "whole days: {}", sink.events());
     eventually("the room goes back to the disk", || sink.journal().metadata().unwrap().len() < before * 3 / 4);
     assert_accounted_for(&sink, 1500 - sink.events());
+    let storage = sink.get("/storage").json();
+    assert_eq!(storage["journal_bytes"], json!(sink.journal().metadata().unwrap().len()), "{storage}");
+    assert_eq!(storage["retention"]["size_max"], json!(16_777_216), "{storage}");
+    let counted = storage["rows"]["events"].as_i64().unwrap();
+    assert!((sink.events()..=1500).contains(&counted) && storage["can_shrink"] == true, "{storage}");
+    assert!(storage["disk_free_bytes"].as_u64() > Some(0) && storage["retention_ended_at"].is_string(), "{storage}");
+    let oldest: String = sink.value("SELECT min(received_at) FROM event_journal");
+    assert_eq!(storage["oldest_received_at"], json!(format!("{}+00:00", oldest.replacen(' ', "T", 1))));
     sender.event(LEADS, "acme", 1);
     sink.await_events(sink.events() + 1);
 }

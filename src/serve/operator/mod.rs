@@ -26,6 +26,7 @@ mod resume;
 mod route;
 mod routes;
 mod search;
+mod storage;
 mod time;
 mod whole;
 
@@ -48,6 +49,7 @@ use crate::config::Config;
 use crate::health::{Health, JOURNAL};
 use crate::queue::{Order, OrderError, Orders};
 use crate::replay::{Jobs, Replayer};
+use crate::retention::Status;
 use crate::store::Readers;
 use crate::watermarks::Watermarks;
 
@@ -68,6 +70,7 @@ pub struct OperatorApi {
     pub names: Vec<String>,
     pub description: Description,
     pub removals: Removals,
+    pub storage: Arc<Status>,
 }
 
 impl OperatorApi {

@@ -9,6 +9,7 @@ use super::repair_answers::*;
 use super::route::{Route, act, get};
 use super::{
     audit, description, dlq, erase, events, export, health, integrity, jobs, prune, repair, replay, resume, search,
+    storage,
 };
 use crate::store::{
     AuditRow, EventDetail, EventSummary, FoundEvent, JobItem, LetterDetail, LetterGroup, LetterSummary,
@@ -133,6 +134,9 @@ pub const ROUTES: &[Route] = &[
         .takes(&[&dlq::TOPIC])
         .gives::<Integrity>(200)
         .may(&[404])
+        .of_the_box(),
+    get("/storage", storage::get, "The journal's room, and how long it lasts")
+        .gives::<storage::Storage>(200)
         .of_the_box(),
     act("/prune", "prune", prune::post, "Delete the oldest events for good")
         .takes(&[&prune::UNTIL, &jobs::DRY_RUN, &prune::CONFIRM, &REASON])
