@@ -1,4 +1,4 @@
--- CRM Events Sink: the schema of journal.db, version 4 (PRAGMA user_version).
+-- CRM Events Sink: the schema of journal.db, version 5 (PRAGMA user_version).
 -- One file holds every event, every record that could not become one, and where to read on in Kafka;
 -- a batch changes all of them in one transaction, so the file alone says what was taken from each partition.
 
@@ -230,6 +230,23 @@ CREATE TABLE erasure (
     done_at        TEXT                 -- UTC, as received_at; NULL: not at its end
 ) STRICT;
 
+-- Files of the archive: every event that was pruned since it is on, and none twice. A file is listed before it has its
+-- name, and has it before its events are deleted.
+CREATE TABLE archive_file (
+    id             INTEGER PRIMARY KEY,
+    path           TEXT    NOT NULL UNIQUE, -- in archive.folder
+    tenant_id      TEXT    NOT NULL,
+    day            TEXT    NOT NULL,    -- of received_at, UTC: '2025-11-03'
+    rows           INTEGER NOT NULL,
+    bytes          INTEGER NOT NULL,
+    sha256         TEXT    NOT NULL,    -- of the file, in hexadecimal digits
+    first_event_id INTEGER NOT NULL,
+    last_event_id  INTEGER NOT NULL,
+    written_at     TEXT    NOT NULL,    -- UTC, as received_at
+    erased         INTEGER              -- the erasure that removed the file
+) STRICT;
+CREATE INDEX archive_file_last ON archive_file (last_event_id);
+
 -- What this file is: journal_id tells this journal's replays from another's; member_id is the box's name in its Kafka
 -- group, which a file that takes this one's place keeps.
 CREATE TABLE journal_info (
@@ -243,4 +260,4 @@ INSERT INTO journal_info VALUES ('member_id', lower(hex(randomblob(8))));
 INSERT INTO journal_info VALUES ('unused_parts', 'zeroed');
 
 PRAGMA application_id = 0x43455331; -- 'CES1'
-PRAGMA user_version = 4;
+PRAGMA user_version = 5;

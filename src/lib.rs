@@ -17,6 +17,7 @@
 //! - [`store`]: the journal file: one writer, many readers, all SQL
 //! - [`job`], [`audit`]: what a bulk replay is; what an operator does, as it is put down
 //! - [`removal`]: what is pruned and erased
+//! - [`archive`]: events go to Parquet files before they are pruned
 //! - [`retention`]: what is too old or too much goes, a whole day at once
 //! - [`replay`]: an event goes to its topic again, or a job's events do, until the broker has them
 //! - [`auth`]: who asks, and what that one may do
@@ -32,6 +33,7 @@
 //! Absent on purpose: an event id of our own making (topic, partition and offset are the identity a producer gives),
 //! a second write connection, automatic offset commits, a retry of anything that could put a record in twice.
 
+pub mod archive;
 pub mod audit;
 pub mod auth;
 pub mod backup;
@@ -65,6 +67,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use archive::Archive;
 use auth::Gate;
 use backup::BackupError;
 use config::Config;
@@ -202,6 +205,10 @@ pub fn run(
     let going_on = Arc::clone(&jobs);
     threads.push(spawn("replay", &shutdown, move || going_on.go_on())?);
     let storage = Arc::new(retention::Status::default());
+    let archive = Archive::new(&config, readers.clone(), orders.clone(), Arc::clone(&metrics), Arc::clone(&health));
+    archive.measure();
+    let archive = Arc::new(archive);
+    let (archiving, stopping) = (Arc::clone(&archive), Arc::clone(&shutdown));
     let retention = Retention::new(retention::Shared {
         config: Arc::clone(&config),
         readers: readers.clone(),
@@ -209,7 +216,9 @@ pub fn run(
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),
         shutdown: Arc::clone(&shutdown),
-        archive: Box::new(Ok),
+        archive: Box::new(move |last_id| {
+            archiving.step(last_id, || stopping.has_begun()).map_err(|error| error.to_string())
+        }),
         status: Arc::clone(&storage),
     });
     threads.push(spawn("retention", &shutdown, move || retention.run())?);
@@ -227,6 +236,7 @@ pub fn run(
         description: serve::Description::of(&config),
         removals: serve::Removals::default(),
         storage,
+        archive,
     };
     if config.api.auth.is_on() {
         let gate = Arc::clone(&gate);

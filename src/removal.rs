@@ -1,9 +1,10 @@
-//! What goes for good: events that are pruned because they are old, and what is erased of a tenant or of one of its keys.
+//! What goes for good: events that are pruned because they are old, after the archive has them where there is one, and
+//! what is erased of a tenant or of one of its keys.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Rows that one transaction erases, or prunes, and pages whose unused parts it zeroes, at most: ingestion waits for it.
 pub const ERASE_MAX: usize = 500;
@@ -33,11 +34,13 @@ pub struct ErasurePlan {
     pub dead_letters_by_name: i64,
     /// Replay jobs whose filters name the key, or a key of the tenant.
     pub jobs: i64,
+    /// Files of the archive with the tenant's events.
+    pub archive_files: i64,
 }
 
 impl ErasurePlan {
     pub fn is_empty(&self) -> bool {
-        self.events == 0 && self.dead_letters == 0 && self.jobs == 0
+        self.events == 0 && self.dead_letters == 0 && self.jobs == 0 && self.archive_files == 0
     }
 }
 
@@ -121,4 +124,37 @@ pub struct Retired {
 pub struct Pruned {
     pub events: u64,
     pub last_id: i64,
+}
+
+/// Events that are archived at once: every one from the first to the last id, all received on one day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// Of `received_at`, UTC: `2025-11-03`.
+    pub day: String,
+    pub first_id: i64,
+    pub last_id: i64,
+    pub rows: i64,
+    /// When the first and the last of them were received, as the file has it.
+    pub received_at: (String, String),
+}
+
+/// A file of the archive, as the journal lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ArchivedFile {
+    pub id: i64,
+    /// In `archive.folder`.
+    pub path: String,
+    pub tenant_id: String,
+    /// On which its events were received, UTC.
+    pub day: String,
+    pub rows: i64,
+    pub bytes: i64,
+    /// Of the file, in hexadecimal digits.
+    pub sha256: String,
+    pub first_event_id: i64,
+    pub last_event_id: i64,
+    pub written_at: String,
+    /// The certificate in the audit of the erasure that removed the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub erased: Option<i64>,
 }

@@ -5,8 +5,8 @@
 #   tools.sh test    that, and the tools that the tests stand on
 #   tools.sh deb     what cargo needs, and what packs a program for Debian; with arm64, what builds for that as well
 #   tools.sh box     what cargo needs, what packs, and what boots a whole machine with Apache Kafka beside it
-#   tools.sh python  what judges the API's description, from PyPI into target/tools/python; exit 1 with one line if
-#                    that is not possible
+#   tools.sh python  what judges the API's description and reads the archive, from PyPI into target/tools/python; exit 1
+#                    with one line if that is not possible
 set -euo pipefail
 target=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}
 missing=()
@@ -47,14 +47,14 @@ unpack_promtool() {
 }
 
 install_python() {
-    wanted=$(dirname "$0")/openapi/requirements.txt
+    wanted=$(dirname "$0")/requirements.txt
     cmp -s "$wanted" "$target/tools/python/installed.txt" && return
-    echo "Installing schemathesis from PyPI into target/tools/python"
+    echo "Installing schemathesis and DuckDB from PyPI into target/tools/python"
     rm -rf "$target/tools/python"
     python3 -m venv "$target/tools/python" &&
         "$target/tools/python/bin/pip" install -q --disable-pip-version-check -r "$wanted" &&
         cp "$wanted" "$target/tools/python/installed.txt" || {
-        echo "schemathesis could not be installed from PyPI (the lines above say why)" >&2
+        echo "schemathesis and DuckDB could not be installed from PyPI (the lines above say why)" >&2
         exit 1
     }
 }

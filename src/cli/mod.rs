@@ -1,6 +1,7 @@
 //! The command line: what to run, with which settings, and the exit code.
 
 mod api;
+mod archive;
 mod backup;
 mod dlq;
 mod doctor;
@@ -22,6 +23,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::Failure;
 use crate::config::{Config, Level, Overrides};
+use archive::{ArchiveArgs, run_archive};
 use backup::{BackupArgs, RestoreArgs, run_backup, run_restore};
 use dlq::{DlqArgs, run_dlq};
 use doctor::{DoctorArgs, run_doctor};
@@ -62,6 +64,8 @@ enum Verb {
     Audit(AuditArgs),
     /// What the journal takes, and how long the disk lasts
     Storage(StorageArgs),
+    /// The Parquet files that events went to before they were deleted
+    Archive(ArchiveArgs),
     /// The people who may log in to the API
     User(UserArgs),
     /// Did we miss anything? Compares the journal, or all journals of a group, with the broker; exit code 1 if so
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
         Verb::Dlq(args) => return run_dlq(args),
         Verb::Audit(args) => return run_audit(args),
         Verb::Storage(args) => return run_storage(args),
+        Verb::Archive(args) => return run_archive(args),
         Verb::User(args) => run_user(args),
         Verb::Verify(args) => return run_verify(args),
         Verb::CheckJournal(args) => check_journal(args),

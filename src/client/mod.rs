@@ -4,6 +4,7 @@
 //! comes before and after a bulk action. The rest is one file a verb group. It needs nothing of the sink but its API,
 //! and [`crate::job`] for the form of what it asks.
 
+pub mod archive;
 pub mod audit;
 pub mod dlq;
 pub mod events;

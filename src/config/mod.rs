@@ -2,6 +2,7 @@
 //! A file holds a section or some that belong together, with what is checked of them.
 
 mod api;
+mod archive;
 mod backup;
 mod consume;
 mod http;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use api::{Api, Auth, JwtAlgorithm, Metrics, Tls};
+pub use archive::Archive;
 pub use backup::Backup;
 pub use consume::{Consume, Dlq, OnGap};
 pub use http::Http;
@@ -49,6 +51,7 @@ pub struct Config {
     pub write: Write,
     pub journal: Journal,
     pub retention: Retention,
+    pub archive: Archive,
     pub metrics: Metrics,
     pub api: Api,
     pub http: Http,
@@ -68,6 +71,7 @@ impl Default for Config {
             write: Write::default(),
             journal: Journal::default(),
             retention: Retention::default(),
+            archive: Archive::default(),
             metrics: Metrics::default(),
             api: Api::default(),
             http: Http::default(),
@@ -179,6 +183,7 @@ impl Config {
         self.write.check()?;
         self.journal.check()?;
         self.retention.check()?;
+        self.archive.check()?;
         self.metrics.check(&self.api.auth)?;
         self.api.check()?;
         self.http.check()?;

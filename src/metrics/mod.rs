@@ -1,5 +1,6 @@
 //! Every metric, by name; a file holds those of one concern. Nothing here asks SQLite: the stages report what they did.
 
+mod archive;
 mod backup;
 mod broker;
 mod flow;
@@ -13,6 +14,7 @@ mod retention;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, IntCounterVec, Registry, TextEncoder};
 
+use archive::Archive;
 use backup::Backup;
 use broker::Broker;
 use flow::Flow;
@@ -31,6 +33,7 @@ pub struct Metrics {
     pub flow: Flow,
     pub broker: Broker,
     pub journal: Journal,
+    pub archive: Archive,
     pub backup: Backup,
     pub replay: Replay,
     pub retention: Retention,
@@ -48,6 +51,7 @@ impl Metrics {
             flow: Flow::new(&registry),
             broker: Broker::new(&registry),
             journal: Journal::new(&registry),
+            archive: Archive::new(&registry),
             backup: Backup::new(&registry),
             replay: Replay::new(&registry),
             retention: Retention::new(&registry),

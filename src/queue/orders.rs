@@ -10,7 +10,7 @@ use super::{Batch, Partition};
 use crate::audit::Act;
 use crate::dead_letter::work::{Claim, LetterRefusal, Republished, Retried, Retry};
 use crate::job::{Change, JobRefusal, Made, NewJob, Step};
-use crate::removal::{Erasure, Outdated, Pruned, RemovalRefusal, Retired, Rows, Scope};
+use crate::removal::{ArchivedFile, Erasure, Outdated, Pruned, RemovalRefusal, Retired, Rows, Scope};
 
 /// Where an order's answer goes. One that is dropped says that nothing was done.
 #[derive(Debug)]
@@ -94,6 +94,10 @@ pub enum RemovalOrder {
     Retire { outdated: Outdated, answer: Answer<Retired> },
     /// Gives at most so many free pages back to the disk; how many.
     Vacuum { pages: u32, answer: Answer<u32> },
+    /// Lists files of the archive, all or none.
+    ListArchived { files: Vec<ArchivedFile>, answer: Answer<()> },
+    /// These files of the archive were removed for the erasure.
+    EraseArchived { erasure: i64, ids: Vec<i64>, answer: Answer<()> },
 }
 
 /// An order, and whether its giver still waits for the writer to begin with it.

@@ -103,7 +103,10 @@ impl<'a> Sweep<'a> {
     /// Has the archive take everything up to `id`, and what it likes up to `last`.
     fn archive(&mut self, id: i64, last: i64) -> Result<(), RetentionError> {
         while self.archived < id {
-            let archived = (self.shared.archive)(last).map_err(RetentionError::Archive)?;
+            let archived = (self.shared.archive)(last).map_err(|why| match self.shared.shutdown.has_begun() {
+                true => RetentionError::Stopping,
+                false => RetentionError::Archive(why),
+            })?;
             if archived <= self.archived {
                 return Err(RetentionError::Archive(format!("the archive does not go on after event {archived}")));
             }

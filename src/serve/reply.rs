@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::archive::ArchiveError;
 use crate::auth::AuthError;
 use crate::dead_letter::work::LetterRefusal;
 use crate::job::JobRefusal;
@@ -76,7 +77,7 @@ pub enum ApiError {
     Unfitting(String),
     /// Some of it was done; `more` says what.
     #[error("{error}; {done}")]
-    Partly { error: OrderError, done: String, more: Value },
+    Partly { error: String, done: String, more: Value },
     #[error("{0}")]
     Replay(#[from] ReplayError),
     #[error("{0}")]
@@ -88,6 +89,9 @@ pub enum ApiError {
     /// One at a time.
     #[error("another request erases or prunes just now; try again")]
     Removing,
+    /// So nothing is deleted.
+    #[error("{0}")]
+    Archive(#[from] ArchiveError),
     #[error("{0}")]
     Order(#[from] OrderError),
     #[error("{0}")]
@@ -127,7 +131,9 @@ impl ApiError {
             ApiError::Job(JobError::Refused(_)) => 409,
             ApiError::Letter(LetterRefusal::NoSuch { .. }) => 404,
             ApiError::Letter(_) => 409,
-            ApiError::Partly { .. } | ApiError::Order(_) | ApiError::Job(JobError::Order(_)) => 503,
+            ApiError::Partly { .. } | ApiError::Archive(_) | ApiError::Order(_) | ApiError::Job(JobError::Order(_)) => {
+                503
+            }
             ApiError::Store(error) | ApiError::Job(JobError::Store(error)) if error.is_passing() => 503,
             ApiError::Store(_) | ApiError::Job(JobError::Store(_) | JobError::NotStarted(_)) => 500,
         }

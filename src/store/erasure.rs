@@ -34,6 +34,10 @@ const JOBS: &str = "json_valid(request) AND request->>'key' IS NOT NULL AND requ
      AND ((?2 IS NOT NULL AND request->>'key' = ?2) \
           OR (?2 IS NULL AND (request->>'tenant_id' = ?1 OR tenant_id = ?1 OR substr(request->>'key', 1, length(?1) + 1) = ?1 || ':')))";
 
+/// Of `?1` tenant: files with its events up to `?2`, and with none after.
+const ARCHIVE_FILES: &str =
+    "SELECT count(*) FROM archive_file WHERE tenant_id = ?1 AND last_event_id <= ?2 AND erased IS NULL";
+
 /// Gives a connection `names(payload, tenant_id)`: whether the bytes have the tenant's id as a JSON string.
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     use rusqlite::functions::FunctionFlags;
@@ -89,6 +93,8 @@ impl Readers {
         let (dead_letters, dead_letters_by_name) = snapshot.query_row(&sql, of_letters, |row| row.try_into())?;
         let sql = format!("SELECT count(*) FROM replay_job WHERE {JOBS}");
         let jobs = snapshot.query_row(&sql, params![tenant, key], |row| row.get(0))?;
+        let archive_files =
+            snapshot.query_row(ARCHIVE_FILES, params![tenant, scope.last_event_id], |row| row.get(0))?;
         let is_meant = format!("EXISTS (SELECT 1 FROM event_journal WHERE id = own.event_id AND {events})");
         let blocked = removal_block(&snapshot, &is_meant, of_events)?;
         let plan = ErasurePlan {
@@ -99,6 +105,7 @@ impl Readers {
             dead_letters,
             dead_letters_by_name,
             jobs,
+            archive_files,
         };
         Ok((plan, blocked))
     }

@@ -1,6 +1,7 @@
 //! The journal file: one [`Writer`], many [`Readers`]. Only this module knows SQL.
 
 mod append;
+mod archive;
 mod audit;
 mod chain;
 mod check;
@@ -42,6 +43,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 pub use append::{Appended, Fate};
+pub use archive::JournalRow;
 pub use audit::{AuditFilter, AuditRow};
 pub use chain::{ChainReport, NotedHead, check_chains, hex};
 pub use check::{check_whole, look_quickly};
@@ -68,13 +70,15 @@ pub use writer::{Rules, Writer};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// `PRAGMA user_version` of [`SCHEMA`].
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 /// From version 1 to 2: the ranges are made from the rows.
 const MIGRATION_2: &str = include_str!("migration_2.sql");
 /// From version 2 to 3.
 const MIGRATION_3: &str = include_str!("migration_3.sql");
 /// From version 3 to 4.
 const MIGRATION_4: &str = include_str!("migration_4.sql");
+/// From version 4 to 5.
+const MIGRATION_5: &str = include_str!("migration_5.sql");
 /// `PRAGMA application_id` of [`SCHEMA`]: "CES1".
 const APPLICATION_ID: i64 = 0x4345_5331;
 
@@ -244,7 +248,7 @@ fn prepare(connection: &Connection, path: &Path, version: i64) -> rusqlite::Resu
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}; COMMIT"))?;
         member::inherit(connection, path)?;
     }
-    for (from, migration) in [(1, MIGRATION_2), (2, MIGRATION_3), (3, MIGRATION_4)] {
+    for (from, migration) in [(1, MIGRATION_2), (2, MIGRATION_3), (3, MIGRATION_4), (4, MIGRATION_5)] {
         if version > 0 && version <= from {
             connection.execute_batch(&format!("BEGIN IMMEDIATE; {migration}; COMMIT"))?;
         }

@@ -105,6 +105,14 @@ impl Write {
                 let vacuumed = self.store.vacuum(pages);
                 self.answer(vacuumed, answer);
             }
+            RemovalOrder::ListArchived { files, answer } => {
+                let listed = self.store.list_archived(&files, now);
+                self.answer(listed, answer);
+            }
+            RemovalOrder::EraseArchived { erasure, ids, answer } => {
+                let erased = self.store.erase_archived(erasure, &ids);
+                self.answer(erased, answer);
+            }
         }
         self.measure_files();
     }

@@ -150,6 +150,7 @@ fn a_journal_of_version_1_is_brought_up_to_date() {
     let made_new = schema(&journal);
     let back = "DROP TABLE audit; DROP TABLE replay_job; DROP TABLE replay_item;
         DROP TABLE event_chain; DROP TABLE audit_chain; DROP TABLE chain_segment; DROP TABLE erasure;
+        DROP TABLE archive_file;
         ALTER TABLE event_journal DROP COLUMN erased; ALTER TABLE event_dlq DROP COLUMN erased;
         DROP INDEX event_journal_key; DROP INDEX event_dlq_open; DROP INDEX event_journal_replays;
         DROP TABLE sqlite_stat1; DROP TABLE IF EXISTS sqlite_stat4;

@@ -3,6 +3,7 @@
 mod abuse;
 mod access;
 mod apache_kafka;
+mod archive;
 mod backup;
 mod box_faults;
 mod bulk;

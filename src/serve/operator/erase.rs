@@ -1,5 +1,6 @@
 //! `POST /tenants/{tenant_id}/erase`: what a tenant's rows, or those of one of its keys, say goes for good.
 
+use std::fmt::Display;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::parameter::Parameter;
 use super::removal_answers::{Erased, Erasing, ErasureRehearsal};
 use super::{OperatorApi, PATIENCE, removals};
 use crate::audit::{Act, Outcome};
-use crate::queue::{Order, OrderError, RemovalOrder};
+use crate::queue::{Order, RemovalOrder};
 use crate::removal::{ERASE_MAX, Erasure, ErasurePlan, RemovalRefusal, Rows, Scope};
 use crate::serve::reply::{ApiError, Reply};
 
@@ -48,9 +49,12 @@ pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
         api.orders.give(PATIENCE, order)?
     };
     if begun.is_done {
-        return Ok(erased(&scope, &begun));
+        return erased(api, &scope, &begun);
     }
-    match erase(api, &scope, begun.certificate)? && scrub(api, begun.certificate)? {
+    match erase(api, &scope, begun.certificate)?
+        && erase_archived(api, &scope, begun.certificate)?
+        && scrub(api, begun.certificate)?
+    {
         true => finish(api, &scope, begun.certificate, &act),
         false => unfinished(api, &scope, begun.certificate),
     }
@@ -144,9 +148,18 @@ fn scrub(api: &OperatorApi, erasure: i64) -> Result<bool, ApiError> {
     Ok(true)
 }
 
-fn begun(error: OrderError, erasure: i64) -> ApiError {
+/// The tenant's files go too. Those that have a key's events stay: they have others' as well.
+fn erase_archived(api: &OperatorApi, scope: &Scope, erasure: i64) -> Result<bool, ApiError> {
+    if scope.key.is_none() {
+        let erased = api.archive.erase(&scope.tenant_id, scope.last_event_id, erasure);
+        erased.map_err(|error| begun(error, erasure))?;
+    }
+    Ok(true)
+}
+
+fn begun(error: impl Display, erasure: i64) -> ApiError {
     let done = format!("erasure {erasure} is begun; send the same again, and it goes on");
-    ApiError::Partly { error, done, more: json!({ "certificate": erasure }) }
+    ApiError::Partly { error: error.to_string(), done, more: json!({ "certificate": erasure }) }
 }
 
 fn finish(api: &OperatorApi, scope: &Scope, erasure: i64, act: &Act) -> Result<Reply, ApiError> {
@@ -158,7 +171,7 @@ fn finish(api: &OperatorApi, scope: &Scope, erasure: i64, act: &Act) -> Result<R
         let (scope_of, act) = (scope.clone(), act.clone());
         let order = |answer| Order::Removal(Box::new(RemovalOrder::Finish { erasure, scope: scope_of, act, answer }));
         match api.orders.give(PATIENCE, order)? {
-            Ok(done) => return Ok(erased(scope, &done)),
+            Ok(done) => return erased(api, scope, &done),
             Err(refusal) => refused = refusal,
         }
     }
@@ -171,7 +184,9 @@ fn unfinished(api: &OperatorApi, scope: &Scope, erasure: i64) -> Result<Reply, A
     Ok(Reply::json(202, &Erasing { status: "erasing", certificate: erasure, left, detail }))
 }
 
-fn erased(scope: &Scope, done: &Erasure) -> Reply {
+fn erased(api: &OperatorApi, scope: &Scope, done: &Erasure) -> Result<Reply, ApiError> {
     let (tenant_id, detail) = (scope.tenant_id.clone(), "what arrives from now on is stored as ever");
-    Reply::json(200, &Erased { erasure: done.clone(), status: "erased", tenant_id, detail })
+    let archive_files_left = api.readers.archived_files_left(&tenant_id, scope.last_event_id)?;
+    let erased = Erased { erasure: done.clone(), status: "erased", tenant_id, archive_files_left, detail };
+    Ok(Reply::json(200, &erased))
 }

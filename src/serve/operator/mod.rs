@@ -1,6 +1,7 @@
 //! :9106, for operators: one file a resource.
 
 mod answer;
+mod archive;
 mod audit;
 mod browser;
 mod call;
@@ -43,6 +44,7 @@ use self::routes::ROUTES;
 use super::export::Exports;
 use super::reply::{ApiError, Reply};
 use super::{Request, Routes, conditional};
+use crate::archive::Archive;
 use crate::audit::{Act, Outcome};
 use crate::auth::Gate;
 use crate::config::Config;
@@ -71,6 +73,7 @@ pub struct OperatorApi {
     pub description: Description,
     pub removals: Removals,
     pub storage: Arc<Status>,
+    pub archive: Arc<Archive>,
 }
 
 impl OperatorApi {

@@ -9,6 +9,7 @@ use super::call::Call;
 use super::parameter::Parameter;
 use super::removal_answers::{PruneRehearsal, Pruned};
 use super::{OperatorApi, PATIENCE, removals};
+use crate::archive::ArchiveError;
 use crate::audit::{Act, Outcome};
 use crate::queue::{Order, OrderError, RemovalOrder};
 use crate::removal::PrunePlan;
@@ -24,7 +25,7 @@ pub const CONFIRM: Parameter =
 struct Progress {
     events: u64,
     last_id: i64,
-    failed: Option<OrderError>,
+    failed: Option<ArchiveError>,
 }
 
 pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
@@ -63,7 +64,7 @@ pub fn post(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
     };
     if let Some(error) = progress.failed {
         let done = format!("{} events were deleted before", progress.events);
-        return Err(ApiError::Partly { error, done, more: json!(pruned) });
+        return Err(ApiError::Partly { error: error.to_string(), done, more: json!(pruned) });
     }
     Ok(Reply::json(200, &pruned))
 }
@@ -75,30 +76,36 @@ fn nothing(plan: &PrunePlan) -> ApiError {
 
 /// Until there are no more, something is in the way, or the time is up.
 fn prune(api: &OperatorApi, last_id: i64, act: i64) -> Progress {
-    let deadline = Instant::now() + removals::WORK_MAX;
     let mut progress = Progress::default();
-    while Instant::now() < deadline && removals::let_ingestion_pass(api) {
-        let order = |answer| Order::Removal(Box::new(RemovalOrder::Prune { last_id, act, answer }));
-        match api.orders.give(PATIENCE, order) {
-            Ok(pruned) if pruned.events == 0 => break,
-            Ok(pruned) => {
-                progress.events += pruned.events;
-                progress.last_id = pruned.last_id;
-            }
-            Err(error) => {
-                progress.failed = Some(error);
-                break;
-            }
-        }
-    }
+    progress.failed = prune_slices(api, last_id, act, &mut progress).err();
     progress
 }
 
+/// What the archive has, slice by slice.
+fn prune_slices(api: &OperatorApi, last_id: i64, act: i64, progress: &mut Progress) -> Result<(), ArchiveError> {
+    let deadline = Instant::now() + removals::WORK_MAX;
+    let goes_on = || Instant::now() < deadline && removals::let_ingestion_pass(api);
+    let mut archived = 0;
+    while archived < last_id && goes_on() {
+        archived = api.archive.step(last_id, || api.jobs.is_stopping())?;
+        while goes_on() {
+            let order = |answer| Order::Removal(Box::new(RemovalOrder::Prune { last_id: archived, act, answer }));
+            let pruned = api.orders.give(PATIENCE, order)?;
+            if pruned.events == 0 {
+                break;
+            }
+            progress.events += pruned.events;
+            progress.last_id = pruned.last_id;
+        }
+    }
+    Ok(())
+}
+
 fn note_end(api: &OperatorApi, act: &Act, progress: &Progress) {
-    let (outcome, why) = match progress.failed {
+    let (outcome, why) = match &progress.failed {
         None => (Outcome::Done, String::new()),
-        Some(OrderError::NotNow) => (Outcome::Failed, format!("; {}", OrderError::NotNow)),
-        Some(OrderError::Unknown) => (Outcome::Unknown, format!("; {}", OrderError::Unknown)),
+        Some(error @ ArchiveError::Order(OrderError::Unknown)) => (Outcome::Unknown, format!("; {error}")),
+        Some(error) => (Outcome::Failed, format!("; {error}")),
     };
     let detail = format!("{} events, up to {}{why}", progress.events, progress.last_id);
     if let Err(error) = api.note(act.counting(progress.events as usize).with(outcome, detail)) {

@@ -24,6 +24,9 @@ pub struct Erased {
     pub erasure: Erasure,
     pub status: &'static str,
     pub tenant_id: String,
+    /// Files of the archive that may hold events of the key, or that hold later events of the tenant too: 1000 at the
+    /// most.
+    pub archive_files_left: Vec<String>,
     pub detail: &'static str,
 }
 

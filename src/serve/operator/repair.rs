@@ -313,7 +313,7 @@ fn meant(api: &OperatorApi, call: &Call, filter: &LetterFilter, needs_confirm: b
 }
 
 fn partly(error: OrderError, done: String, more: Value) -> ApiError {
-    ApiError::Partly { error, done, more }
+    ApiError::Partly { error: error.to_string(), done, more }
 }
 
 pub fn discard(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {

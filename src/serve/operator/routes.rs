@@ -8,9 +8,10 @@ use super::removal_answers::{Erased, Erasing, ErasureRehearsal, PruneRehearsal, 
 use super::repair_answers::*;
 use super::route::{Route, act, get};
 use super::{
-    audit, description, dlq, erase, events, export, health, integrity, jobs, prune, repair, replay, resume, search,
-    storage,
+    archive, audit, description, dlq, erase, events, export, health, integrity, jobs, prune, repair, replay, resume,
+    search, storage,
 };
+use crate::removal::ArchivedFile;
 use crate::store::{
     AuditRow, EventDetail, EventSummary, FoundEvent, JobItem, LetterDetail, LetterGroup, LetterSummary,
 };
@@ -138,6 +139,13 @@ pub const ROUTES: &[Route] = &[
     get("/storage", storage::get, "The journal's room, and how long it lasts")
         .gives::<storage::Storage>(200)
         .of_the_box(),
+    get(
+        "/archive",
+        archive::list,
+        "The files that events went to before they were deleted, in the order in which they were written",
+    )
+    .takes(&[&CURSOR, &LIMIT])
+    .gives::<Vec<ArchivedFile>>(200),
     act("/prune", "prune", prune::post, "Delete the oldest events for good")
         .takes(&[&prune::UNTIL, &jobs::DRY_RUN, &prune::CONFIRM, &REASON])
         .gives::<Either<PruneRehearsal, Pruned>>(200)
