@@ -28,7 +28,7 @@
 //! - [`doctor`]: what is right with the box and what is not
 //! - [`support`]: all that for somebody else, without what is in the journal
 //!
-//! Beside the flow: [`config`], [`metrics`], [`health`], [`watermarks`], [`shutdown`], [`reload`], [`cli`], [`demo`]. [`run`] is the only wiring.
+//! Beside the flow: [`config`], [`metrics`], [`health`], [`watermarks`], [`shutdown`], [`reload`], [`pulse`] and [`service`] for systemd, [`cli`], [`demo`]. [`run`] is the only wiring.
 //!
 //! Absent on purpose: an event id of our own making (topic, partition and offset are the identity a producer gives),
 //! a second write connection, automatic offset commits, a retry of anything that could put a record in twice.
@@ -49,12 +49,14 @@ pub mod event;
 pub mod health;
 pub mod job;
 pub mod metrics;
+pub mod pulse;
 pub mod queue;
 pub mod reload;
 pub mod removal;
 pub mod replay;
 pub mod retention;
 pub mod serve;
+pub mod service;
 pub mod shutdown;
 pub mod store;
 pub mod support;
@@ -74,10 +76,12 @@ use config::Config;
 use consume::Consume;
 use health::Health;
 use metrics::Metrics;
+use pulse::Pulses;
 use reload::Reload;
 use replay::{Jobs, Replayer};
 use retention::Retention;
 use serve::{MetricsApi, OperatorApi, Ports, Probe};
+use service::Service;
 use shutdown::{Cause, Shutdown};
 use store::{Readers, StoreError};
 use watermarks::Watermarks;
@@ -144,6 +148,7 @@ pub fn run(
     let health = Arc::new(Health::default());
     let durable = Arc::new(queue::Durable::default());
     let watermarks = Arc::new(Watermarks::default());
+    let pulses = Arc::new(Pulses::default());
 
     let gate = Arc::new(Gate::new(&config).map_err(Failure::Config)?);
     let certificate = serve::certificate(&config).map_err(Failure::Config)?;
@@ -173,11 +178,12 @@ pub fn run(
         health: Arc::clone(&health),
         watermarks: Arc::clone(&watermarks),
         shutdown: Arc::clone(&shutdown),
+        pulses: Arc::clone(&pulses),
     })?;
     let write = {
         let (path, limits, metrics) = (config.journal.path.clone(), write::limits(&config), Arc::clone(&metrics));
         let log_bytes_max = config.journal.wal_bytes_max;
-        let (health, shutdown) = (Arc::clone(&health), Arc::clone(&shutdown));
+        let (health, shutdown, pulses) = (Arc::clone(&health), Arc::clone(&shutdown), Arc::clone(&pulses));
         move || {
             let Some((store, reserve)) = opening.finish(opened) else { return };
             let aftermath = write::Aftermath::default();
@@ -193,6 +199,7 @@ pub fn run(
                 shutdown,
                 limits,
                 log_bytes_max,
+                heart: pulses.heart(write::PART),
             };
             stage.run();
         }
@@ -222,6 +229,7 @@ pub fn run(
         status: Arc::clone(&storage),
     });
     threads.push(spawn("retention", &shutdown, move || retention.run())?);
+    let watched_health = Arc::clone(&health);
     let api = OperatorApi {
         config: Arc::clone(&config),
         readers,
@@ -249,11 +257,21 @@ pub fn run(
     }
     let ports = Ports { metrics: (metrics_port, metrics_api), api: (api_port, api), certificate };
     let serving = serve::start(ports, &config, &metrics, &shutdown)?;
+    let service = Service {
+        metrics: Arc::clone(&metrics),
+        health: watched_health,
+        pulses: Arc::clone(&pulses),
+        shutdown: Arc::clone(&shutdown),
+    };
+    threads.push(spawn("service", &shutdown, move || service.run())?);
     let probing = (Arc::clone(&metrics), Arc::clone(&shutdown));
     let (shown, backups) = (Arc::clone(&metrics), config.backup.folder.clone());
     let watched = Arc::clone(&shutdown);
     threads.push(spawn("backups", &shutdown, move || backup::show(&backups, &shown, &watched))?);
-    threads.push(spawn("probe", &shutdown, move || probe.repeat(&probing.0, &probing.1))?);
+    threads.push(spawn("probe", &shutdown, move || {
+        let heart = pulses.answer("probe");
+        probe.repeat(&probing.0, &heart, &probing.1);
+    })?);
     tracing::info!(journal = %config.journal.path.display(), brokers = config.kafka.brokers, api = %addresses.api, metrics = %addresses.metrics, "running");
     ready(addresses);
 

@@ -8,8 +8,10 @@ use std::time::Instant;
 use clap::Args;
 use jiff::Timestamp;
 
+use super::backup::print;
 use super::load_config;
 use crate::Failure;
+use crate::client::say;
 use crate::config::Overrides;
 use crate::store::{self, SqlError, StoreError, run_sql};
 
@@ -50,19 +52,18 @@ pub fn check_journal(args: JournalArgs) -> Result<(), Failure> {
         let seconds = began.elapsed().as_secs();
         if seconds > said && io::stderr().is_terminal() {
             said = seconds;
-            eprint!("\rchecking: {seconds} s");
+            write!(io::stderr(), "\rchecking: {seconds} s").ok();
         }
     });
     if began.elapsed().as_secs() > 0 && io::stderr().is_terminal() {
-        eprintln!();
+        say("");
     }
     let findings = findings?;
     if findings.is_empty() {
-        println!("{}: the journal is whole", journal.display());
-        return Ok(());
+        return print(&format!("{}: the journal is whole\n", journal.display()));
     }
     for finding in &findings {
-        println!("{finding}");
+        print(&format!("{finding}\n"))?;
     }
     Err(StoreError::damaged(&journal, format!("{} findings, see above", findings.len())).into())
 }
@@ -70,14 +71,13 @@ pub fn check_journal(args: JournalArgs) -> Result<(), Failure> {
 pub fn quarantine(args: JournalArgs) -> Result<(), Failure> {
     let journal = journal(args)?;
     let aside = store::quarantine(&journal, Timestamp::now())?;
-    println!(
+    print(&format!(
         "The journal is now {aside}, and so are its -wal and -shm where there were any. Nothing was changed in them:\n  \
          crm-events-sink sql --readonly --journal {aside} 'SELECT count(*) FROM event_journal'\n\
-         Now start the sink. It makes a new {journal} and reads from Kafka everything that Kafka still has.",
+         Now start the sink. It makes a new {journal} and reads from Kafka everything that Kafka still has.\n",
         aside = aside.display(),
         journal = journal.display(),
-    );
-    Ok(())
+    ))
 }
 
 pub fn sql(args: SqlArgs) -> ExitCode {

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::Failure;
-use crate::config::{Config, Level, Overrides};
+use crate::config::{Config, Level, Overrides, with_credentials};
 use archive::{ArchiveArgs, run_archive};
 use backup::{BackupArgs, RestoreArgs, run_backup, run_restore};
 use dlq::{DlqArgs, run_dlq};
@@ -30,7 +30,7 @@ use doctor::{DoctorArgs, run_doctor};
 use events::{AuditArgs, EventsArgs, ExportArgs, run_audit, run_events, run_export};
 use journal::{JournalArgs, SqlArgs, check_journal, quarantine, sql};
 use replay::{ReplayArgs, run_replay};
-use sink::{DemoArgs, check, run_demo, run_until_signal};
+use sink::{CheckArgs, DemoArgs, check, run_demo, run_until_signal};
 use storage::{StorageArgs, run_storage};
 use support::{SupportArgs, run_support};
 use user::{UserArgs, run_user};
@@ -51,7 +51,7 @@ enum Verb {
     /// Show the whole sink at work, on a Kafka broker inside this process
     Demo(DemoArgs),
     /// Check the configuration and print the settings in force; exit code 78 if it is wrong
-    CheckConfig(Settings),
+    CheckConfig(CheckArgs),
     /// What came in: the newest events, one, those that conditions mean, or the history of one
     Events(EventsArgs),
     /// Write the events that conditions mean to a file
@@ -86,7 +86,7 @@ enum Verb {
     Sql(SqlArgs),
 }
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Settings {
     /// Configuration file [default: /etc/crm-events-sink/config.toml, if it exists]
     #[arg(long, value_name = "FILE")]
@@ -118,8 +118,8 @@ struct Settings {
 /// failed, else as [`Failure::exit_code`] says. The API's verbs end as `ApiArgs::run` says.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().verb {
-        Verb::Run(settings) => load(&settings).and_then(run_until_signal),
-        Verb::CheckConfig(settings) => load(&settings).and_then(|config| check(&config)),
+        Verb::Run(settings) => run_until_signal(settings),
+        Verb::CheckConfig(args) => check(&args),
         Verb::Demo(args) => run_demo(args),
         Verb::Events(args) => return run_events(args),
         Verb::Export(args) => return run_export(args),
@@ -179,4 +179,9 @@ fn load(settings: &Settings) -> Result<Config, Failure> {
 fn load_config(file: Option<&Path>, overrides: &Overrides) -> Result<Config, Failure> {
     let environment = |name: &str| std::env::var(name).ok();
     Config::load(file, environment, overrides).map_err(|error| Failure::Config(error.to_string()))
+}
+
+/// [`load_config`] for a verb that talks to Kafka or serves.
+fn with_secrets(config: Config) -> Result<Config, Failure> {
+    with_credentials(config).map_err(|error| Failure::Config(error.to_string()))
 }

@@ -10,11 +10,13 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, Level, parse_duration};
+use super::backup::print;
+use super::{Settings, load, with_secrets};
+use crate::config::{Level, parse_duration};
 use crate::demo::Demo;
 use crate::reload::Reload;
 use crate::shutdown::{Cause, Shutdown};
-use crate::{Failure, consume, demo, run, serve};
+use crate::{Failure, consume, demo, run, serve, service};
 
 #[derive(Args)]
 pub struct DemoArgs {
@@ -38,13 +40,23 @@ pub struct DemoArgs {
     api_listen: Option<SocketAddr>,
 }
 
-pub fn run_until_signal(config: Config) -> Result<(), Failure> {
+#[derive(Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    settings: Settings,
+    /// Do not look for what credential:NAME stands for: only the service has it
+    #[arg(long)]
+    no_credentials: bool,
+}
+
+pub fn run_until_signal(settings: Settings) -> Result<(), Failure> {
+    let config = with_secrets(load(&settings)?)?;
     start_log(config.log.level);
     let shutdown = Arc::new(Shutdown::default());
     let reload = Arc::new(Reload::default());
     let on_hangup = Arc::clone(&reload);
     watch_signals(&shutdown, move || on_hangup.run())?;
-    run(config, shutdown, &reload, |_| {})
+    run(config, shutdown, &reload, |_| service::ready())
 }
 
 pub fn run_demo(args: DemoArgs) -> Result<(), Failure> {
@@ -57,12 +69,15 @@ pub fn run_demo(args: DemoArgs) -> Result<(), Failure> {
     demo::demo(&Demo { time, rate, journal, broker_port, metrics_listen, api_listen }, &shutdown)
 }
 
-pub fn check(config: &Config) -> Result<(), Failure> {
-    consume::check_settings(config).map_err(|error| Failure::Config(error.to_string()))?;
-    serve::certificate(config).map_err(Failure::Config)?;
+/// Prints the settings as they are written: what a credential stands for is not among them.
+pub fn check(args: &CheckArgs) -> Result<(), Failure> {
+    let config = load(&args.settings)?;
+    // Without them a credential's name is a text as another; a file that it names is not looked for.
+    let complete = if args.no_credentials { config.without_credentials() } else { with_secrets(config.clone())? };
+    consume::check_settings(&complete).map_err(|error| Failure::Config(error.to_string()))?;
+    serve::certificate(&complete).map_err(Failure::Config)?;
     let settings = config.shown().map_err(|error| Failure::Config(error.to_string()))?;
-    println!("# The configuration is valid. The settings in force:\n{settings}");
-    Ok(())
+    print(&format!("# The configuration is valid. The settings in force:\n{settings}\n"))
 }
 
 fn start_log(level: Level) {

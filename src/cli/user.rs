@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::backup::print;
 use super::load_config;
 use crate::Failure;
 use crate::auth::Role;
@@ -60,17 +61,17 @@ pub fn run_user(args: UserArgs) -> Result<(), Failure> {
         Verb::Add { name, role, tenant } => {
             users::check_name("name", &name).map_err(Failure::Config)?;
             users::put(&path, &name, role, tenant.as_deref(), &new_password(&name)?).map_err(Failure::Config)?;
-            println!("{name} may log in as {role}; {reload}");
+            print(&format!("{name} may log in as {role}; {reload}\n"))?;
         }
         Verb::Remove { name } => {
             if !users::remove(&path, &name).map_err(Failure::Config)? {
                 return Err(Failure::Config(format!("{}: has no {name:?}", path.display())));
             }
-            println!("{name} may not log in any more; {reload}");
+            print(&format!("{name} may not log in any more; {reload}\n"))?;
         }
         Verb::List => {
             for (name, role, tenant) in users::list(&path).map_err(Failure::Config)? {
-                println!("{name}\t{role}\t{}", tenant.as_deref().unwrap_or("(every tenant)"));
+                print(&format!("{name}\t{role}\t{}\n", tenant.as_deref().unwrap_or("(every tenant)")))?;
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::load_config;
+use super::{load_config, with_secrets};
 use crate::Failure;
 use crate::config::{Overrides, parse_duration};
 use crate::store::NotedHead;
@@ -48,6 +48,7 @@ pub fn run_verify(args: VerifyArgs) -> ExitCode {
         let verified = if args.chain {
             verify_chains(&journals, &args.heads, &mut out)
         } else {
+            let config = if args.offline { config } else { with_secrets(config)? };
             verify(&config, &Verify { journals, offline: args.offline, wait: args.wait }, &mut out)
         };
         verified.map_err(|error| match error {

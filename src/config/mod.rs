@@ -5,6 +5,8 @@ mod api;
 mod archive;
 mod backup;
 mod consume;
+mod credentials;
+mod files;
 mod http;
 mod kafka;
 mod log;
@@ -15,7 +17,6 @@ mod value;
 mod write;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +27,8 @@ pub use api::{Api, Auth, JwtAlgorithm, Metrics, Tls};
 pub use archive::Archive;
 pub use backup::Backup;
 pub use consume::{Consume, Dlq, OnGap};
+pub use credentials::with_credentials;
+use files::Files;
 pub use http::Http;
 pub use kafka::{GroupProtocol, Kafka, Property};
 pub use log::{Level, Log};
@@ -100,7 +103,8 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// Reads the file (`None`: [`DEFAULT_PATH`] if it exists), then lays environment and flags over it.
+    /// Reads the file (`None`: [`DEFAULT_PATH`] if it exists) and the drop-ins of `config.d` beside it, then lays environment
+    /// and flags over them.
     ///
     /// # Errors
     /// An unreadable file, an unknown key, or a value out of its range.
@@ -109,14 +113,16 @@ impl Config {
         environment: impl Fn(&str) -> Option<String>,
         flags: &Overrides,
     ) -> Result<Config, ConfigError> {
-        let mut config = match file {
-            Some(path) => read(path)?,
-            None if Path::new(DEFAULT_PATH).exists() => read(Path::new(DEFAULT_PATH))?,
-            None => Config::default(),
-        };
+        let files = Files::read(file.unwrap_or(Path::new(DEFAULT_PATH)), file.is_some())?;
+        let of_files = files.merged()?;
+        let mut config = of_files.clone();
         config.lay_environment(environment)?;
         config.lay_flags(flags);
-        config.check()?;
+        config.check().map_err(|error| {
+            // What environment or flags brought in stands in no file.
+            let is_of_files = of_files.check().is_err_and(|own| own.0 == error.0);
+            if is_of_files { files.locate(error) } else { error }
+        })?;
         Ok(config)
     }
 
@@ -192,24 +198,6 @@ impl Config {
     }
 }
 
-fn read(path: &Path) -> Result<Config, ConfigError> {
-    let file = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let fix = match error.kind() {
-            io::ErrorKind::NotFound => "create it or name another with --config FILE",
-            io::ErrorKind::PermissionDenied => "let the service's user read it (root:crm-events-sink, 0640)",
-            _ => "it must be a readable UTF-8 text file",
-        };
-        ConfigError(format!("{file}: cannot read the configuration: {error}; {fix}"))
-    })?;
-    // The error's own text shows the offending line, which may hold a password: only its message is passed on.
-    toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        let message = error.message().trim_end();
-        ConfigError(format!("{file}, line {line}: {message}; every key is described in the file the package installs"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,10 +245,10 @@ mod tests {
             ("[kafka]\n\nbroker = 'x'\n", vec!["line 3", "unknown field `broker`", "brokers", "config.toml"]),
             ("shutdown_timeout = 10\n", vec!["line 1", "expected a string"]),
             ("[write]\nbatch_age_max = '20'\n", vec!["line 2", "\"20\" is no time span", "20ms"]),
-            ("[write]\nbatch_rows_max = 0\n", vec!["write.batch_rows_max", "1 to 100000"]),
+            ("[write]\nbatch_rows_max = 0\n", vec!["write.batch_rows_max", "1 to 100000", "config.toml, line 2"]),
             ("[kafka]\ntopics = []\n", vec!["kafka.topics", "apexflow"]),
             ("[kafka]\nbrokers = ' '\n", vec!["kafka.brokers", "localhost:9092"]),
-            ("[kafka.properties]\n'acks' = 1\n", vec!["kafka.properties.\"acks\"", "remove it"]),
+            ("[kafka.properties]\n'acks' = 1\n", vec!["kafka.properties.\"acks\"", "remove it", "line 2"]),
             ("[api]\nlisten = 'x'\n", vec!["line 2", "socket address"]),
             ("[api.tls]\nkey = 'key.pem'\n", vec!["api.tls", "name both files"]),
             ("[http]\nwaiting_max = 33\n", vec!["http.waiting_max", "at most 32"]),

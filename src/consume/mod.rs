@@ -33,6 +33,7 @@ use crate::dead_letter::DeadLetter;
 use crate::event::{Event, Record, decode};
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::pulse::{Heart, Pulses};
 use crate::queue::{Durable, Inlet, Item, Partition};
 use crate::shutdown::Shutdown;
 use crate::store::Readers;
@@ -62,6 +63,7 @@ pub struct Shared {
     pub health: Arc<Health>,
     pub watermarks: Arc<Watermarks>,
     pub shutdown: Arc<Shutdown>,
+    pub pulses: Arc<Pulses>,
 }
 
 /// One consumer thread's state.
@@ -84,7 +86,8 @@ impl Consume {
 
     /// Runs until a stop is asked for; returns when what was taken is durable and committed, or cannot be.
     pub fn run(mut self) {
-        while let Err(fatal) = self.poll_until_stopped() {
+        let heart = self.shared.pulses.heart(&self.name);
+        while let Err(fatal) = self.poll_until_stopped(&heart) {
             self.shared.health.fault(&self.name, format!("the Kafka client broke ({fatal}); a new one is made"));
             if self.shared.shutdown.wait(RECREATE_AFTER) {
                 break;
@@ -97,10 +100,11 @@ impl Consume {
         self.finish();
     }
 
-    fn poll_until_stopped(&self) -> Result<(), KafkaError> {
+    fn poll_until_stopped(&self, heart: &Heart) -> Result<(), KafkaError> {
         let (mut commit_due, mut check_due) = (Instant::now(), Instant::now());
         let mut attempts = resume::Attempts::new(Instant::now());
         while !self.shared.shutdown.has_begun() {
+            heart.beat();
             let patience = self.intake().poll_patience();
             let more = self.poll(patience)?;
             if self.is_due(more) {

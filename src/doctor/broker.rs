@@ -5,14 +5,21 @@ use std::collections::BTreeSet;
 use regex::Regex;
 
 use super::{Finding, Level, Patient};
-use crate::config::Config;
+use crate::config::{Config, with_credentials};
 use crate::consume::{BrokerPartition, BrokerView, broker_view};
 use crate::store::{self, NextOffset};
 
 pub fn look(patient: &Patient) -> Vec<Finding> {
     let check = "broker";
     let brokers = &patient.config.kafka.brokers;
-    let asked = broker_view(patient.config).and_then(|view| view.topics().map(|topics| (view, topics)));
+    let config = match with_credentials(patient.config.clone()) {
+        Ok(config) => config,
+        Err(error) => {
+            let fix = "look at the running service instead: GET /health says whether the broker answers";
+            return vec![Finding::warn(check, format!("cannot be asked from here: {error}"), fix)];
+        }
+    };
+    let asked = broker_view(&config).and_then(|view| view.topics().map(|topics| (view, topics)));
     let (view, topics) = match asked {
         Ok(answer) => answer,
         Err(error) => {

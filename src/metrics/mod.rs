@@ -11,7 +11,9 @@ mod register;
 mod replay;
 mod retention;
 
+use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::Metric;
 use prometheus::{Encoder, IntCounterVec, Registry, TextEncoder};
 
 use archive::Archive;
@@ -106,6 +108,16 @@ impl Metrics {
         self.replay.replays.with_label_values(&[outcome]).inc();
     }
 
+    /// Events that became durable since the start.
+    pub fn persisted(&self) -> u64 {
+        sum(&self.flow.persisted, |metric| metric.get_counter().get_value()) as u64
+    }
+
+    /// Records on the broker that are not yet in the file, of all partitions.
+    pub fn lag(&self) -> i64 {
+        sum(&self.broker.lag, |metric| metric.get_gauge().get_value()) as i64
+    }
+
     /// The text format of Prometheus, version 0.0.4.
     pub fn text(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(16 << 10);
@@ -116,6 +128,10 @@ impl Metrics {
     fn by_tenant(&self, counters: &IntCounterVec, topic: &str, tenant_id: &str) -> prometheus::IntCounter {
         counters.with_label_values(&[self.topics.label(topic), self.tenants.label(tenant_id)])
     }
+}
+
+fn sum(collector: &impl Collector, value: impl Fn(&Metric) -> f64) -> f64 {
+    collector.collect().iter().flat_map(|family| family.get_metric()).map(value).sum()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, Signa
 
 use super::edge::tls::{Certificate, provider};
 use crate::metrics::Metrics;
+use crate::pulse::Heart;
 use crate::shutdown::Shutdown;
 
 /// The probe's questions.
@@ -57,12 +58,13 @@ impl Probe {
         Ok(begun.elapsed())
     }
 
-    /// Asks again and again until the sink stops. The log has each change once.
-    pub fn repeat(&self, metrics: &Metrics, shutdown: &Shutdown) {
+    /// Asks again and again until the sink stops; each answer is a beat of `heart`. The log has each change once.
+    pub fn repeat(&self, metrics: &Metrics, heart: &Heart, shutdown: &Shutdown) {
         let mut answered = true;
         while !shutdown.wait(BETWEEN) {
             match self.ask() {
                 Ok(took) => {
+                    heart.beat();
                     metrics.http.probe_seconds.set(took.as_secs_f64());
                     if !answered {
                         tracing::info!("the sink answers its own questions again");

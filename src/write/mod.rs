@@ -19,6 +19,7 @@ use crate::config::{Config, OnGap};
 use crate::dead_letter::breaker;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::pulse::Heart;
 use crate::queue::{Arrival, Batch, Durable, Item, Outlet, Partition, Sighting};
 use crate::shutdown::Shutdown;
 use crate::store::{Appended, Fate, Reserve, Rules, Writer, file_sizes};
@@ -45,6 +46,7 @@ pub struct Write {
     pub shutdown: Arc<Shutdown>,
     pub limits: Limits,
     pub log_bytes_max: u64,
+    pub heart: Heart,
 }
 
 pub fn limits(config: &Config) -> Limits {
@@ -78,6 +80,7 @@ impl Write {
         self.count_dead_letters();
         self.show_coverage();
         loop {
+            self.heart.beat();
             match self.queue.next(Instant::now() + IDLE_TICK) {
                 Arrival::Batch(first) => {
                     let work = self.collect(first);
@@ -130,6 +133,7 @@ impl Write {
     /// then Kafka still has them.
     fn make_durable(&mut self, work: &Work) -> bool {
         loop {
+            self.heart.beat();
             self.store.withdraw(self.durable.take_withdrawn());
             let began = Instant::now();
             let appended = self.is_ready().then(|| self.store.append(&work.items, &work.sightings, Timestamp::now()));

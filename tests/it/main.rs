@@ -28,6 +28,7 @@ mod replay;
 mod retention;
 mod rules;
 mod search;
+mod service;
 mod tenancy;
 mod tidy;
 mod tokens;

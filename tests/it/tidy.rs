@@ -12,6 +12,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("health", &[]),
     ("shutdown", &[]),
     ("reload", &[]),
+    ("pulse", &[]),
+    ("service", &["health", "metrics", "pulse", "shutdown"]),
     ("watermarks", &[]),
     ("audit", &[]),
     ("job", &[]),
@@ -35,10 +37,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "health",
             "shutdown",
             "watermarks",
+            "pulse",
         ],
     ),
     // The breaker is the dead letters' own: the writer gives it its limits.
-    ("write", &["queue", "store", "dead_letter", "job", "audit", "config", "metrics", "health", "shutdown"]),
+    ("write", &["queue", "store", "dead_letter", "job", "audit", "config", "metrics", "health", "shutdown", "pulse"]),
     // To the queue only orders to the writer go.
     ("replay", &["queue", "store", "event", "job", "audit", "config", "metrics", "shutdown"]),
     ("retention", &["store", "queue", "removal", "audit", "config", "metrics", "health", "shutdown"]),
@@ -62,6 +65,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "health",
             "shutdown",
             "watermarks",
+            "pulse",
         ],
     ),
     // From outside, as curl.
@@ -81,7 +85,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rusqlite", &["store"]),
     ("r2d2", &["store"]),
     ("r2d2_sqlite", &["store"]),
-    ("rustix", &["store", "serve", "backup"]),
+    ("rustix", &["pulse", "store", "serve", "backup"]),
     ("sha2", &["archive", "auth", "store", "serve", "backup"]),
     ("zstd", &["backup"]),
     ("regex", &["doctor", "serve"]),
@@ -101,6 +105,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("crossbeam_channel", &["queue"]),
     ("ureq", &["client"]),
     ("indicatif", &["client", "cli"]),
+    ("sd_notify", &["service"]),
     ("clap", &["cli"]),
 ];
 

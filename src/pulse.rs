@@ -1,0 +1,110 @@
+//! Whether the threads that everything depends on still move: systemd's watchdog is fed only while they do.
+
+use std::fs;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// All that beat, by name.
+#[derive(Default)]
+pub struct Pulses(Mutex<Vec<Pulse>>);
+
+struct Pulse {
+    name: String,
+    /// The thread's number, where what it has the system read and write counts as moving as well.
+    thread: Option<u32>,
+    done: String,
+    moved_at: Instant,
+}
+
+/// One thread's own end of its pulse. A thread that ended is not waited for.
+pub struct Heart {
+    pulses: Arc<Pulses>,
+    name: String,
+}
+
+impl Pulses {
+    /// A pulse that must be beaten. Called in the thread that beats: one statement on a slow card may take minutes, and
+    /// while it reads and writes it is not stuck.
+    pub fn heart(self: &Arc<Pulses>, name: &str) -> Heart {
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+        self.add(name, Some(thread))
+    }
+
+    /// A pulse of answers: however much its thread reads and writes, only a beat counts.
+    pub fn answer(self: &Arc<Pulses>, name: &str) -> Heart {
+        self.add(name, None)
+    }
+
+    fn add(self: &Arc<Pulses>, name: &str, thread: Option<u32>) -> Heart {
+        let name = name.to_owned();
+        let pulse = Pulse { name: name.clone(), thread, done: String::new(), moved_at: Instant::now() };
+        self.lock().push(pulse);
+        Heart { pulses: Arc::clone(self), name }
+    }
+
+    /// Those that have not moved for `patience`.
+    pub fn stuck(&self, patience: Duration, now: Instant) -> Vec<String> {
+        let mut pulses = self.lock();
+        for pulse in pulses.iter_mut() {
+            let done = pulse.thread.map_or_else(String::new, read_and_written);
+            if done != pulse.done {
+                pulse.done = done;
+                pulse.moved_at = now;
+            }
+        }
+        let stuck = pulses.iter().filter(|pulse| now.saturating_duration_since(pulse.moved_at) >= patience);
+        stuck.map(|pulse| pulse.name.clone()).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Pulse>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Heart {
+    pub fn beat(&self) {
+        let now = Instant::now();
+        if let Some(pulse) = self.pulses.lock().iter_mut().find(|pulse| pulse.name == self.name) {
+            pulse.moved_at = now;
+        }
+    }
+}
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        self.pulses.lock().retain(|pulse| pulse.name != self.name);
+    }
+}
+
+/// What the kernel has counted of a thread's reads and writes.
+fn read_and_written(thread: u32) -> String {
+    fs::read_to_string(format!("/proc/self/task/{thread}/io")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_stuck_that_neither_beats_nor_reads_nor_writes() {
+        let pulses = Arc::new(Pulses::default());
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+        let still = Arc::clone(&pulses);
+        let thread = std::thread::spawn(move || {
+            let heart = still.heart("write");
+            heart.beat();
+            ready.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        });
+        is_ready.recv().unwrap();
+        let patience = Duration::from_secs(60);
+        let begun = Instant::now();
+        assert_eq!(pulses.stuck(patience, begun), Vec::<String>::new());
+        assert_eq!(pulses.stuck(patience, begun + patience / 2), Vec::<String>::new());
+        assert_eq!(pulses.stuck(patience, begun + 2 * patience), ["write"]);
+        go_on.send(()).unwrap();
+        thread.join().unwrap();
+        assert_eq!(pulses.stuck(patience, begun + 4 * patience), Vec::<String>::new(), "it has ended");
+    }
+}
