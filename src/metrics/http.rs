@@ -1,8 +1,8 @@
 //! The two ports.
 
-use prometheus::{Gauge, IntCounter, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::register::{counter, counters, gauges, number};
+use super::register::{counter, counters, gauge, gauges, number};
 
 pub struct Http {
     pub connections: IntGaugeVec,
@@ -10,6 +10,7 @@ pub struct Http {
     pub refused: IntCounterVec,
     pub probe_seconds: Gauge,
     pub probe_failures: IntCounter,
+    pub certificate_expires: IntGauge,
 }
 
 impl Http {
@@ -32,6 +33,11 @@ impl Http {
                 r,
                 "crm_events_http_probe_failures_total",
                 "Own questions that were not answered within a second.",
+            ),
+            certificate_expires: gauge(
+                r,
+                "crm_events_certificate_expires_timestamp_seconds",
+                "When the API's certificate ends; 0 without one.",
             ),
         }
     }

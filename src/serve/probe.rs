@@ -61,7 +61,9 @@ impl Probe {
     /// Asks again and again until the sink stops; each answer is a beat of `heart`. The log has each change once.
     pub fn repeat(&self, metrics: &Metrics, heart: &Heart, shutdown: &Shutdown) {
         let mut answered = true;
+        self.show_certificate(metrics);
         while !shutdown.wait(BETWEEN) {
+            self.show_certificate(metrics);
             match self.ask() {
                 Ok(took) => {
                     heart.beat();
@@ -82,6 +84,12 @@ impl Probe {
                 }
             }
         }
+    }
+
+    /// A reload may have brought another.
+    fn show_certificate(&self, metrics: &Metrics) {
+        let ends_at = self.certificate.as_ref().and_then(|certificate| certificate.ends_at());
+        metrics.http.certificate_expires.set(ends_at.unwrap_or(0));
     }
 
     fn ask_api(&self, deadline: Instant) -> io::Result<String> {

@@ -22,6 +22,7 @@ mod faults;
 mod harness;
 mod http;
 mod lifecycle;
+mod monitoring;
 mod openapi;
 mod pipeline;
 mod replay;
