@@ -1,4 +1,4 @@
-.PHONY: demo test faults fuzz lint build deb box
+.PHONY: demo test faults week fuzz lint build deb box
 
 # The whole sink at work on a Kafka broker inside the process. DEMO passes options: make demo DEMO='--for 30s'
 demo:
@@ -33,6 +33,14 @@ faults:
 	PROPTEST_CASES=5000 cargo test --locked --lib
 	@printf 'fault\ttimes\trecords\tlost\tdoubled\tseconds to recover, median\tlongest\n' | \
 	    cat - "$${CARGO_TARGET_DIR:-target}/faults.tsv" | column -t -s '	'
+
+# A branch's week, fast-forwarded, once under a limit of age and once under one of size: some minutes for WEEK_EVENTS a day.
+WEEK_EVENTS ?= 86400
+week:
+	tests/tools.sh test
+	tests/tools.sh python
+	tests/kafka/kafka.sh fetch
+	WEEK_EVENTS=$(WEEK_EVENTS) cargo test --locked --test week -- --test-threads 1 --nocapture
 
 # Records and requests' heads as hostile bytes, each for as long as FUZZ_SECONDS says. No sanitizer: it would need nightly Rust.
 FUZZ_SECONDS ?= 600
