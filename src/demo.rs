@@ -14,7 +14,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::config::{Config, Property};
+use crate::config::{Config, InForce, Property};
 use crate::reload::Reload;
 use crate::shutdown::{Cause, Shutdown};
 use crate::store::Readers;
@@ -67,7 +67,9 @@ pub fn demo(demo: &Demo, shutdown: &Arc<Shutdown>) -> Result<(), Failure> {
             shutdown.begin(Cause::Requested);
         })?;
     }
-    let done = run(config, Arc::clone(shutdown), &Reload::default(), |addresses| say_hello(demo, addresses, &journal));
+    let done = run(&Arc::new(InForce::new(config)), Arc::clone(shutdown), &Reload::default(), |addresses| {
+        say_hello(demo, addresses, &journal)
+    });
     shutdown.begin(Cause::Requested);
     let produced = traffic.join().unwrap_or(Err(KafkaError::Canceled));
     done?;

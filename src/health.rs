@@ -49,6 +49,11 @@ impl Health {
         }
     }
 
+    /// What does not work, without how long: the same for as long as nothing changes.
+    pub fn faults(&self) -> Vec<String> {
+        self.lock().iter().map(|(part, fault)| format!("{part}: {}", fault.reason)).collect()
+    }
+
     /// One sentence a fault, oldest part name first; empty when all is well.
     pub fn reasons(&self) -> Vec<String> {
         let sentence = |(part, fault): (&String, &Fault)| {

@@ -72,7 +72,7 @@ use std::time::{Duration, Instant};
 use archive::Archive;
 use auth::Gate;
 use backup::BackupError;
-use config::Config;
+use config::InForce;
 use consume::Consume;
 use health::Health;
 use metrics::Metrics;
@@ -138,12 +138,12 @@ pub struct Addresses {
 /// # Errors
 /// See [`Failure`]. Until everything that can fail has been tried, nothing is consumed.
 pub fn run(
-    config: Config,
+    in_force: &Arc<InForce>,
     shutdown: Arc<Shutdown>,
     reload: &Reload,
     ready: impl FnOnce(Addresses),
 ) -> Result<(), Failure> {
-    let config = Arc::new(config);
+    let config = in_force.get();
     let metrics = Arc::new(Metrics::new(config.metrics.max_tenants, store::sqlite_version()));
     let health = Arc::new(Health::default());
     let durable = Arc::new(queue::Durable::default());
@@ -232,6 +232,7 @@ pub fn run(
     let watched_health = Arc::clone(&health);
     let api = OperatorApi {
         config: Arc::clone(&config),
+        in_force: Arc::clone(in_force),
         readers,
         replayer,
         jobs: Arc::clone(&jobs),
@@ -246,6 +247,12 @@ pub fn run(
         storage,
         archive,
     };
+    let (limited, limits) = (Arc::clone(&gate), Arc::clone(in_force));
+    reload.register("limits", move || {
+        let per_minute = limits.get().api.replays_per_minute;
+        limited.limit_replays(per_minute);
+        Ok(format!("{per_minute} replays a minute"))
+    });
     if config.api.auth.is_on() {
         let gate = Arc::clone(&gate);
         reload.register("auth", move || gate.reload());
@@ -262,6 +269,7 @@ pub fn run(
         health: watched_health,
         pulses: Arc::clone(&pulses),
         shutdown: Arc::clone(&shutdown),
+        stop_within: config.shutdown_timeout,
     };
     threads.push(spawn("service", &shutdown, move || service.run())?);
     let probing = (Arc::clone(&metrics), Arc::clone(&shutdown));

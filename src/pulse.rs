@@ -10,11 +10,15 @@ pub struct Pulses(Mutex<Vec<Pulse>>);
 
 struct Pulse {
     name: String,
-    /// The thread's number, where what it has the system read and write counts as moving as well.
+    /// The thread's number, where what it computes and has the system read and write counts as moving as well.
     thread: Option<u32>,
     done: String,
     moved_at: Instant,
+    beaten_at: Instant,
 }
+
+/// What takes longer between two beats goes round in a circle, however busy it is.
+const BEAT_WITHIN: Duration = Duration::from_secs(3600);
 
 /// One thread's own end of its pulse. A thread that ended is not waited for.
 pub struct Heart {
@@ -24,7 +28,7 @@ pub struct Heart {
 
 impl Pulses {
     /// A pulse that must be beaten. Called in the thread that beats: one statement on a slow card may take minutes, and
-    /// while it reads and writes it is not stuck.
+    /// while it reads, writes and computes it is not stuck, for up to an hour.
     pub fn heart(self: &Arc<Pulses>, name: &str) -> Heart {
         let thread = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         self.add(name, Some(thread))
@@ -37,7 +41,8 @@ impl Pulses {
 
     fn add(self: &Arc<Pulses>, name: &str, thread: Option<u32>) -> Heart {
         let name = name.to_owned();
-        let pulse = Pulse { name: name.clone(), thread, done: String::new(), moved_at: Instant::now() };
+        let now = Instant::now();
+        let pulse = Pulse { name: name.clone(), thread, done: String::new(), moved_at: now, beaten_at: now };
         self.lock().push(pulse);
         Heart { pulses: Arc::clone(self), name }
     }
@@ -46,13 +51,16 @@ impl Pulses {
     pub fn stuck(&self, patience: Duration, now: Instant) -> Vec<String> {
         let mut pulses = self.lock();
         for pulse in pulses.iter_mut() {
-            let done = pulse.thread.map_or_else(String::new, read_and_written);
+            let done = pulse.thread.map_or_else(String::new, work_of);
             if done != pulse.done {
                 pulse.done = done;
                 pulse.moved_at = now;
             }
         }
-        let stuck = pulses.iter().filter(|pulse| now.saturating_duration_since(pulse.moved_at) >= patience);
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let stuck = pulses
+            .iter()
+            .filter(|pulse| since(pulse.moved_at) >= patience || since(pulse.beaten_at) >= patience.max(BEAT_WITHIN));
         stuck.map(|pulse| pulse.name.clone()).collect()
     }
 
@@ -65,7 +73,7 @@ impl Heart {
     pub fn beat(&self) {
         let now = Instant::now();
         if let Some(pulse) = self.pulses.lock().iter_mut().find(|pulse| pulse.name == self.name) {
-            pulse.moved_at = now;
+            (pulse.moved_at, pulse.beaten_at) = (now, now);
         }
     }
 }
@@ -76,9 +84,11 @@ impl Drop for Heart {
     }
 }
 
-/// What the kernel has counted of a thread's reads and writes.
-fn read_and_written(thread: u32) -> String {
-    fs::read_to_string(format!("/proc/self/task/{thread}/io")).unwrap_or_default()
+/// What the kernel has counted of a thread: its reads and writes, and first in `schedstat` its time on a processor.
+fn work_of(thread: u32) -> String {
+    let read = |file: &str| fs::read_to_string(format!("/proc/self/task/{thread}/{file}")).unwrap_or_default();
+    let ran = read("schedstat");
+    format!("{} {}", ran.split(' ').next().unwrap_or_default(), read("io"))
 }
 
 #[cfg(test)]
@@ -86,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_is_stuck_that_neither_beats_nor_reads_nor_writes() {
+    fn a_thread_is_stuck_that_neither_beats_nor_works() {
         let pulses = Arc::new(Pulses::default());
         let (ready, is_ready) = std::sync::mpsc::channel();
         let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();

@@ -14,6 +14,8 @@ use crate::shutdown::Shutdown;
 const TICK: Duration = Duration::from_secs(1);
 /// Over so long the rate in the status line is taken.
 const RATE_OVER: Duration = Duration::from_secs(10);
+/// What a stop takes after `shutdown_timeout`: the log is copied into the file.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
 /// `systemctl status` shows one line.
 const STATUS_CHARS_MAX: usize = 300;
 
@@ -28,6 +30,8 @@ pub struct Service {
     pub health: Arc<Health>,
     pub pulses: Arc<Pulses>,
     pub shutdown: Arc<Shutdown>,
+    /// How long the stop may take, beside what systemd allows by itself.
+    pub stop_within: Duration,
 }
 
 impl Service {
@@ -56,11 +60,14 @@ impl Service {
             }
             warned = !stuck.is_empty();
         }
-        tell(&[NotifyState::Stopping, NotifyState::Status("draining the queue")]);
+        let more = u32::try_from((self.stop_within + STOP_MARGIN).as_micros()).unwrap_or(u32::MAX);
+        let states =
+            [NotifyState::Stopping, NotifyState::Status("draining the queue"), NotifyState::ExtendTimeoutUsec(more)];
+        tell(&states);
     }
 
     fn status(&self, events_per_second: f64) -> String {
-        let faults = self.health.reasons();
+        let faults = self.health.faults();
         let state = if faults.is_empty() { "healthy".to_owned() } else { faults.join("; ") };
         let (lag, open) = (self.metrics.lag(), self.metrics.flow.dlq_open.get());
         let figures = format!("{events_per_second:.1} events/s, {lag} behind, {open} open dead letters");

@@ -85,7 +85,7 @@ pub struct Gate {
     hasher: RandomState,
     names: Limit,
     addresses: Limit,
-    replays: Limit,
+    replays: RwLock<Limit>,
 }
 
 impl Gate {
@@ -104,9 +104,14 @@ impl Gate {
             hasher: RandomState::new(),
             names: Limit::per_minute(auth.failures_per_minute),
             addresses: Limit::per_minute(auth.failures_per_minute * NAMES_PER_ADDRESS),
-            replays: Limit::per_minute(config.api.replays_per_minute),
+            replays: RwLock::new(Limit::per_minute(config.api.replays_per_minute)),
             auth,
         })
+    }
+
+    /// Another `api.replays_per_minute`. What was counted under the old one is forgotten.
+    pub fn limit_replays(&self, per_minute: u32) {
+        *self.replays.write().unwrap_or_else(PoisonError::into_inner) = Limit::per_minute(per_minute);
     }
 
     /// Reads users and keys again; those of before stay where the new ones are wrong.
@@ -205,7 +210,8 @@ impl Gate {
     /// # Errors
     /// The seconds to wait.
     pub fn count_replay(&self, principal: &Principal, origin: &str) -> Result<(), u64> {
-        self.replays.count(self.hasher.hash_one((principal.name.as_deref(), &principal.tenant, origin)))
+        let replays = self.replays.read().unwrap_or_else(PoisonError::into_inner);
+        replays.count(self.hasher.hash_one((principal.name.as_deref(), &principal.tenant, origin)))
     }
 
     pub fn missing(&self) -> AuthError {

@@ -9,10 +9,15 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::Handle;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::backup::print;
 use super::{Settings, load, with_secrets};
-use crate::config::{Level, parse_duration};
+use crate::config::{InForce, Level, parse_duration};
 use crate::demo::Demo;
 use crate::reload::Reload;
 use crate::shutdown::{Cause, Shutdown};
@@ -51,12 +56,29 @@ pub struct CheckArgs {
 
 pub fn run_until_signal(settings: Settings) -> Result<(), Failure> {
     let config = with_secrets(load(&settings)?)?;
-    start_log(config.log.level);
+    let log = start_log(config.log.level);
     let shutdown = Arc::new(Shutdown::default());
     let reload = Arc::new(Reload::default());
+    let in_force = Arc::new(InForce::new(config));
+    let taken = Arc::clone(&in_force);
+    reload.register("settings", move || read_again(&settings, &taken, &log));
     let on_hangup = Arc::clone(&reload);
     watch_signals(&shutdown, move || on_hangup.run())?;
-    run(config, shutdown, &reload, |_| service::ready())
+    run(&in_force, shutdown, &reload, |_| service::ready())
+}
+
+/// Takes the settings that may change while the sink runs; what has changed now, and what waits for a restart.
+fn read_again(settings: &Settings, in_force: &InForce, log: &Log) -> Result<String, String> {
+    let config = load(settings).and_then(with_secrets).map_err(|error| error.to_string())?;
+    let changes = in_force.take(&config).map_err(|error| error.to_string())?;
+    if !changes.waiting.is_empty() {
+        tracing::warn!(settings = changes.waiting.join(", "), "changed, and not in force before a restart");
+    }
+    let taken = if changes.taken.is_empty() { "nothing".to_owned() } else { changes.taken.join(", ") };
+    tracing::info!(settings = taken, "changed");
+    // Last, so that what was said before is in the log whatever the new level is.
+    log.modify(|level| *level = filter(config.log.level)).map_err(|error| error.to_string())?;
+    Ok(format!("the level of the log is {}", filter(config.log.level)))
 }
 
 pub fn run_demo(args: DemoArgs) -> Result<(), Failure> {
@@ -80,21 +102,28 @@ pub fn check(args: &CheckArgs) -> Result<(), Failure> {
     print(&format!("# The configuration is valid. The settings in force:\n{settings}\n"))
 }
 
-fn start_log(level: Level) {
-    let level = match level {
-        Level::Error => tracing::Level::ERROR,
-        Level::Warn => tracing::Level::WARN,
-        Level::Info => tracing::Level::INFO,
-        Level::Debug => tracing::Level::DEBUG,
-        Level::Trace => tracing::Level::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+/// By which the level of the log is changed.
+type Log = Handle<LevelFilter, Registry>;
+
+fn filter(level: Level) -> LevelFilter {
+    match level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn start_log(level: Level) -> Log {
+    let (level, log) = tracing_subscriber::reload::Layer::new(filter(level));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .with_thread_names(true)
-        .init();
+        .with_thread_names(true);
+    tracing_subscriber::registry().with(level).with(lines).init();
+    log
 }
 
 /// SIGTERM or SIGINT asks for an orderly stop; a second one ends the process at once. SIGHUP does `on_hangup`.

@@ -124,7 +124,9 @@ impl Context {
         self.shared.metrics.broker.up.set(0);
         let brokers = &self.shared.config.kafka.brokers;
         let known = if last_error.is_empty() { "no answer yet" } else { last_error };
-        let reason = format!("no broker of {brokers} is connected: {known}; it reconnects by itself");
+        let reason = format!(
+            "no broker of {brokers} is connected: {known}; it reconnects by itself. If Kafka is elsewhere, set kafka.brokers"
+        );
         self.shared.health.fault(&self.name, reason);
     }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -44,6 +44,22 @@ impl Systemd {
     }
 }
 
+/// A traced sink cannot be ended before its tracer.
+struct Ended(Child);
+
+impl Ended {
+    fn end(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 #[test]
 fn systemd_hears_that_the_sink_is_ready_how_it_goes_and_that_it_stops() {
     let (systemd, broker) = (Systemd::new(), Embedded::start(&[(LEADS, 1)]));
@@ -63,7 +79,9 @@ fn systemd_hears_that_the_sink_is_ready_how_it_goes_and_that_it_stops() {
         })
     });
     sink.signal("TERM");
-    systemd.hears_soon("STOPPING=1");
+    eventually("systemd hears of the stop, and that it may take shutdown_timeout and a minute", || {
+        systemd.hears().is_some_and(|line| line.contains("STOPPING=1") && line.contains("EXTEND_TIMEOUT_USEC=70000000"))
+    });
     assert_eq!(sink.wait(), Some(0));
 }
 
@@ -73,7 +91,9 @@ fn a_broker_that_is_away_is_in_the_status_line_and_no_reason_to_be_killed() {
     let sink = systemd.start(Setup::with("127.0.0.1:1"));
     systemd.hears_soon("READY=1");
     eventually("the status names the broker", || {
-        systemd.hears().is_some_and(|line| line.starts_with("STATUS=") && line.contains("127.0.0.1:1"))
+        systemd.hears().is_some_and(|line| {
+            line.starts_with("STATUS=") && line.contains("127.0.0.1:1") && line.contains("set kafka.brokers")
+        })
     });
     assert_eq!(sink.get("/health").status, 503);
     systemd.hears_soon("WATCHDOG=1");
@@ -89,7 +109,7 @@ fn a_writer_that_hangs_is_not_fed_by_the_watchdog() {
     let slow = "--inject=fdatasync,fsync:delay_enter=60000000";
     let mut strace = Command::new("strace");
     strace.args(["-f", "-e", "trace=fdatasync,fsync", slow, "-o", "/dev/null", "-p", &sink.pid().to_string()]);
-    let mut strace = strace.stderr(Stdio::null()).spawn().unwrap();
+    let mut strace = Ended(strace.stderr(Stdio::null()).spawn().unwrap());
     let sender = Sender::to(&broker.bootstrap());
     let mut number = 2;
     eventually("the writer hangs in a sync of the disk", || {
@@ -103,9 +123,38 @@ fn a_writer_that_hangs_is_not_fed_by_the_watchdog() {
         let message = systemd.hears().unwrap_or_default();
         assert!(!message.contains("WATCHDOG=1"), "{message}");
     }
-    strace.kill().unwrap();
-    strace.wait().unwrap();
+    strace.end();
     systemd.hears_soon("WATCHDOG=1");
+}
+
+#[test]
+fn a_reload_takes_the_level_of_the_log_and_limits_and_names_what_needs_a_restart() {
+    let broker = Embedded::start(&[(LEADS, 1)]);
+    let sink = Setup::with(&broker.bootstrap()).start();
+    let sender = Sender::to(&broker.bootstrap());
+    sender.event(LEADS, "acme", 1);
+    sender.event(LEADS, "acme", 2);
+    sink.await_events(2);
+    let drop_ins = sink.folder.path().join("config.d");
+    fs::create_dir(&drop_ins).unwrap();
+    fs::write(drop_ins.join("10.toml"), "replay.confirm_above = 'many'").unwrap();
+    sink.signal("HUP");
+    eventually("a mistake leaves the old in force", || sink.log().contains("the old stays in force"));
+    let changed = "log.level = 'error'\napi.replays_per_minute = 2\nreplay.confirm_above = 1\nqueue.batches_max = 17\n";
+    fs::write(drop_ins.join("10.toml"), changed).unwrap();
+    sink.signal("HUP");
+    eventually("the log names what needs a restart", || {
+        sink.log()
+            .lines()
+            .any(|line| line.contains("not in force before a restart") && line.contains("queue.batches_max"))
+    });
+    let plan = sink.post("/replay/range?start=2000-01-01&end=2100-01-01&dry_run=true").json();
+    assert_eq!(plan["needs_confirm"], true, "{plan}");
+    let statuses: Vec<u16> = (0..3).map(|_| sink.post("/replay/1").status).collect();
+    assert!(statuses.contains(&429), "{statuses:?}");
+    eventually("what was replayed came back", || sink.events() == 3);
+    let log = sink.log();
+    assert!(log.contains("INFO") && !log.contains("replayed"), "the level is another: {log}");
 }
 
 #[test]

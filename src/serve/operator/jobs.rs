@@ -162,7 +162,7 @@ fn make(api: &OperatorApi, call: &Call, body: Body) -> Result<Reply, ApiError> {
         found,
         rate_per_s: options.rate_per_s,
         seconds: total as f64 / f64::from(options.rate_per_s),
-        needs_confirm: total > api.config.replay.confirm_above as usize,
+        needs_confirm: total > api.in_force.get().replay.confirm_above as usize,
     };
     if manner.dry_run {
         api.note(act.with(Outcome::DryRun, "").counting(total))?;
@@ -207,7 +207,7 @@ fn without_foreign_job(api: &OperatorApi, call: &Call, error: JobError) -> ApiEr
 
 fn options(api: &OperatorApi, call: &Call, body: &Body) -> Result<Options, ApiError> {
     let rate_per_s = call.number(&RATE_PER_S).or(body.rate_per_s);
-    let rate_per_s = rate_per_s.unwrap_or(api.config.replay.rate_per_s);
+    let rate_per_s = rate_per_s.unwrap_or(api.in_force.get().replay.rate_per_s);
     if !(1..=RATE_PER_S_MAX).contains(&rate_per_s) {
         return Err(ApiError::parameter("rate_per_s", format!("{rate_per_s} is not within 1 and {RATE_PER_S_MAX}")));
     }
@@ -376,7 +376,7 @@ pub fn retry_failed(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
 }
 
 pub fn rate(api: &OperatorApi, call: &Call) -> Result<Reply, ApiError> {
-    let rate_per_s = call.number(&NEW_RATE_PER_S).unwrap_or(api.config.replay.rate_per_s);
+    let rate_per_s = call.number(&NEW_RATE_PER_S).unwrap_or(api.in_force.get().replay.rate_per_s);
     change(api, call, Change::Rate(rate_per_s))
 }
 

@@ -47,7 +47,7 @@ use super::{Request, Routes, conditional};
 use crate::archive::Archive;
 use crate::audit::{Act, Outcome};
 use crate::auth::Gate;
-use crate::config::Config;
+use crate::config::{Config, InForce};
 use crate::health::{Health, JOURNAL};
 use crate::queue::{Order, OrderError, Orders};
 use crate::replay::{Jobs, Replayer};
@@ -60,6 +60,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct OperatorApi {
     pub config: Arc<Config>,
+    /// For what a reload may have changed.
+    pub in_force: Arc<InForce>,
     pub readers: Readers,
     pub replayer: Replayer,
     pub jobs: Arc<Jobs>,

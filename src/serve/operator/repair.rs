@@ -302,7 +302,7 @@ fn meant(api: &OperatorApi, call: &Call, filter: &LetterFilter, needs_confirm: b
         return Err(ApiError::Nothing("no open dead letter is meant by that, so nothing was done".to_owned()));
     }
     let confirmed = call.number::<usize>(&COUNT_CONFIRM);
-    let is_many = ids.len() > api.config.replay.confirm_above as usize;
+    let is_many = ids.len() > api.in_force.get().replay.confirm_above as usize;
     if needs_confirm && confirmed.map_or(is_many, |confirmed| confirmed != ids.len()) {
         let count = ids.len();
         let what =
