@@ -1,6 +1,7 @@
 //! Whether the threads that everything depends on still move: systemd's watchdog is fed only while they do.
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,9 @@ struct Pulse {
     name: String,
     /// The thread's number, where what it computes and has the system read and write counts as moving as well.
     thread: Option<u32>,
-    done: String,
+    beats: Arc<AtomicU64>,
+    seen_beats: u64,
+    seen_work: String,
     moved_at: Instant,
     beaten_at: Instant,
 }
@@ -23,7 +26,7 @@ const BEAT_WITHIN: Duration = Duration::from_secs(3600);
 /// One thread's own end of its pulse. A thread that ended is not waited for.
 pub struct Heart {
     pulses: Arc<Pulses>,
-    name: String,
+    beats: Arc<AtomicU64>,
 }
 
 impl Pulses {
@@ -40,22 +43,31 @@ impl Pulses {
     }
 
     fn add(self: &Arc<Pulses>, name: &str, thread: Option<u32>) -> Heart {
-        let name = name.to_owned();
-        let now = Instant::now();
-        let pulse = Pulse { name: name.clone(), thread, done: String::new(), moved_at: now, beaten_at: now };
-        self.lock().push(pulse);
-        Heart { pulses: Arc::clone(self), name }
+        let (beats, now) = (Arc::new(AtomicU64::new(0)), Instant::now());
+        self.lock().push(Pulse {
+            name: name.to_owned(),
+            thread,
+            beats: Arc::clone(&beats),
+            seen_beats: 0,
+            seen_work: String::new(),
+            moved_at: now,
+            beaten_at: now,
+        });
+        Heart { pulses: Arc::clone(self), beats }
     }
 
     /// Those that have not moved for `patience`.
     pub fn stuck(&self, patience: Duration, now: Instant) -> Vec<String> {
         let mut pulses = self.lock();
         for pulse in pulses.iter_mut() {
-            let done = pulse.thread.map_or_else(String::new, work_of);
-            if done != pulse.done {
-                pulse.done = done;
+            let (beats, work) = (pulse.beats.load(Ordering::Relaxed), pulse.thread.map_or_else(String::new, work_of));
+            if beats != pulse.seen_beats {
+                (pulse.moved_at, pulse.beaten_at) = (now, now);
+            }
+            if work != pulse.seen_work {
                 pulse.moved_at = now;
             }
+            (pulse.seen_beats, pulse.seen_work) = (beats, work);
         }
         let since = |at: Instant| now.saturating_duration_since(at);
         let stuck = pulses
@@ -70,17 +82,15 @@ impl Pulses {
 }
 
 impl Heart {
+    /// Once for each record, perhaps: it only counts. When it was is for the one who looks.
     pub fn beat(&self) {
-        let now = Instant::now();
-        if let Some(pulse) = self.pulses.lock().iter_mut().find(|pulse| pulse.name == self.name) {
-            (pulse.moved_at, pulse.beaten_at) = (now, now);
-        }
+        self.beats.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Heart {
     fn drop(&mut self) {
-        self.pulses.lock().retain(|pulse| pulse.name != self.name);
+        self.pulses.lock().retain(|pulse| !Arc::ptr_eq(&pulse.beats, &self.beats));
     }
 }
 
