@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Finding, Patient};
 use crate::backup::Folder;
-use crate::store::{file_sizes, free_bytes};
+use crate::store::{self, file_sizes, free_bytes};
 
 /// Less room is soon none: a busy box writes so much in hours.
 const FREE_SOON_BYTES: u64 = 1 << 30;
@@ -15,13 +15,9 @@ const LOG_BYTES_MAX: u64 = 64 << 20;
 /// A daily backup that failed once is late; twice is no accident.
 const BACKUP_AGE_MAX_S: i64 = 2 * 86_400;
 
-fn folder_of(journal: &Path) -> &Path {
-    journal.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 pub fn folder(patient: &Patient) -> Finding {
     let check = "journal folder";
-    let folder = folder_of(&patient.config.journal.path);
+    let folder = store::folder(&patient.config.journal.path);
     let at = folder.display();
     match fs::metadata(folder) {
         Err(error) => Finding::fail(check, format!("{at}: {error}"), "make it, for the service's user to write in"),
@@ -38,14 +34,14 @@ pub fn folder(patient: &Patient) -> Finding {
 pub fn files(patient: &Patient) -> Finding {
     let check = "journal files";
     let journal = &patient.config.journal.path;
-    let Ok(folder) = fs::metadata(folder_of(journal)) else { return Finding::ok(check, "there is no folder") };
+    let Ok(folder) = fs::metadata(store::folder(journal)) else { return Finding::ok(check, "there is no folder") };
     for suffix in ["", "-wal", "-shm", ".lock", ".reserve"] {
         let path = PathBuf::from(format!("{}{suffix}", journal.display()));
         let at = path.display();
         let Ok(file) = fs::symlink_metadata(&path) else { continue };
         if file.uid() != folder.uid() {
             let what = format!("{at} belongs to the user {}, its folder to {}", file.uid(), folder.uid());
-            return Finding::fail(check, what, format!("chown --reference={} {at}", folder_of(journal).display()));
+            return Finding::fail(check, what, format!("chown --reference={} {at}", store::folder(journal).display()));
         }
         if file.mode() & 0o200 == 0 {
             return Finding::fail(check, format!("{at} is not writable for its owner"), format!("chmod u+w {at}"));
@@ -60,7 +56,7 @@ pub fn files(patient: &Patient) -> Finding {
 
 pub fn room(patient: &Patient) -> Finding {
     let check = "disk";
-    let folder = folder_of(&patient.config.journal.path);
+    let folder = store::folder(&patient.config.journal.path);
     let needed = patient.config.journal.reserve_bytes + patient.config.write.batch_bytes_max as u64;
     let fix = "make room, or prune (docs/erasure.md)";
     match free_bytes(folder) {

@@ -24,7 +24,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::queue::{Order, OrderError, Orders, RemovalOrder};
 use crate::shutdown::Shutdown;
-use crate::store::{FileRoom, Readers, StoreError, free_bytes};
+use crate::store::{self, FileRoom, Readers, StoreError, free_bytes};
 
 /// Retention's name in `/health`.
 pub const PART: &str = "retention";
@@ -225,8 +225,7 @@ impl Retention {
 /// # Errors
 /// If the system does not say.
 pub fn disk_free(journal: &Path) -> io::Result<u64> {
-    let folder = journal.parent().filter(|folder| !folder.as_os_str().is_empty());
-    free_bytes(folder.unwrap_or(Path::new(".")))
+    free_bytes(store::folder(journal))
 }
 
 /// Bytes that this process had the system write to disks so far; `None` where the system does not count them.

@@ -166,7 +166,8 @@ impl Lock {
     }
 }
 
-fn folder(journal: &Path) -> &Path {
+/// The folder that the journal is in, from where the process stands if its path names none.
+pub fn folder(journal: &Path) -> &Path {
     journal.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
