@@ -1,4 +1,4 @@
--- CRM Events Sink: the schema of journal.db, version 5 (PRAGMA user_version).
+-- CRM Events Sink: the schema of journal.db, version 6 (PRAGMA user_version).
 -- One file holds every event, every record that could not become one, and where to read on in Kafka;
 -- a batch changes all of them in one transaction, so the file alone says what was taken from each partition.
 
@@ -20,32 +20,28 @@ CREATE TABLE event_journal (
     erased          INTEGER             -- the erasure that emptied payload, kafka_key and kafka_headers
 ) STRICT;
 
--- What they cost (cargo bench --bench indexes: 1 million events of 361 bytes and 200 tenants, batches of 2000, two busy
--- cores; ratios between runs differ by a tenth). An event writes 10,000 bytes to the log and the file, and takes 693 on the
--- disk. Without the index it would be:
---                                                           bytes written, on the disk; speed
-CREATE INDEX event_journal_tenant_received ON event_journal (tenant_id, received_at); -- -2240, -47; x 1.75
-CREATE INDEX event_journal_topic_received  ON event_journal (topic, received_at);     --  -570, -61; x 1.29
-CREATE INDEX event_journal_received        ON event_journal (received_at);            --  -590, -37; x 1.00
-CREATE INDEX event_journal_replay          ON event_journal (replay_of) WHERE replay_of IS NOT NULL;   -- nothing
-CREATE INDEX event_journal_replays         ON event_journal (received_at) WHERE replay_of IS NOT NULL; -- nothing
--- Keys come in no order, so that nearly every event writes a page of this index: history and superseded need it.
-CREATE INDEX event_journal_key             ON event_journal (kafka_key) WHERE kafka_key IS NOT NULL;   -- -6840, -33; x 2.41
--- Left out: (tenant_id, topic, received_at), +5170 and +72, speed x 0.62: a tenant's events are looked at one by one for
--- their topic instead. (payload->>'event_type', received_at), no more written, +52, speed x 0.95: here a type is nearly a topic.
+-- Events are found by segments of 1024 ids (src/store/segment.rs): what tenants, topics and keys come in no order is in
+-- order within a segment, so that all that is written of these indexes is the last segment's few pages, however large the
+-- journal is. To look a tenant or a key up is a seek for each segment.
+-- COSTS
+CREATE INDEX event_journal_tenant   ON event_journal (id >> 10, tenant_id, topic);
+CREATE INDEX event_journal_key      ON event_journal (id >> 10, kafka_key) WHERE kafka_key IS NOT NULL;
+CREATE INDEX event_journal_received ON event_journal (received_at);
+CREATE INDEX event_journal_replay   ON event_journal (replay_of) WHERE replay_of IS NOT NULL;
+CREATE INDEX event_journal_replays  ON event_journal (id) WHERE replay_of IS NOT NULL;
 
 -- What SQLite's planner is told of event_journal, and is not so: that it is small. There are no other statistics, and by
 -- its own guess a statement like `… WHERE received_at >= '2025-11-03' ORDER BY id` would read the whole table, from the
 -- first event on, to spare itself sorting the ids. Every index of the table needs a row here, or none counts. With fewer
--- than ten rows it would leave one end of a range out.
+-- than ten rows it would leave one end of a range out; with more than ten it would read the table all the same. That a
+-- segment has 18 rows is the least that makes it seek a tenant in each segment (a skip-scan) instead of reading all.
 ANALYZE sqlite_schema;
 INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
-    ('event_journal', 'event_journal_tenant_received', '10 5 1'),
-    ('event_journal', 'event_journal_topic_received', '10 5 1'),
+    ('event_journal', 'event_journal_tenant', '10 18 1 1'),
+    ('event_journal', 'event_journal_key', '10 18 1'),
     ('event_journal', 'event_journal_received', '10 1'),
     ('event_journal', 'event_journal_replay', '10 1'),
-    ('event_journal', 'event_journal_replays', '10 1'),
-    ('event_journal', 'event_journal_key', '10 1');
+    ('event_journal', 'event_journal_replays', '10 1');
 ANALYZE sqlite_schema;
 
 -- Every record that could not be journaled, with what is needed to repair it.
@@ -260,4 +256,4 @@ INSERT INTO journal_info VALUES ('member_id', lower(hex(randomblob(8))));
 INSERT INTO journal_info VALUES ('unused_parts', 'zeroed');
 
 PRAGMA application_id = 0x43455331; -- 'CES1'
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;

@@ -134,8 +134,6 @@ pub struct Slice {
     pub first_id: i64,
     pub last_id: i64,
     pub rows: i64,
-    /// When the first and the last of them were received, as the file has it.
-    pub received_at: (String, String),
 }
 
 /// A file of the archive, as the journal lists it.

@@ -1,11 +1,11 @@
 //! What the archive takes from the journal, slice by slice in the order of the ids, and how its files are listed.
 
-use std::borrow::Cow;
-
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::row::{bytes, iso, time_text};
+use super::search::Order;
+use super::segment::Segments;
 use super::{Readers, StoreError, Writer};
 use crate::removal::{ArchivedFile, Slice};
 
@@ -88,12 +88,11 @@ impl Readers {
             .optional()?;
         let Some((first_id, first_received_at)) = first else { return Ok(None) };
         let day = first_received_at.get(..10).unwrap_or_default().to_owned();
-        let sql = "SELECT max(id), max(received_at), count(*) FROM (SELECT id, received_at FROM event_journal \
+        let sql = "SELECT max(id), count(*) FROM (SELECT id, received_at FROM event_journal \
                    WHERE id >= ?1 AND id <= ?2 ORDER BY id LIMIT ?3) WHERE substr(received_at, 1, 10) = ?4";
         let values = params![first_id, last_id, rows_max, day];
-        let (last_id, last_received_at, rows) =
-            snapshot.prepare_cached(sql)?.query_row(values, |row| row.try_into())?;
-        Ok(Some(Slice { day, first_id, last_id, rows, received_at: (first_received_at, last_received_at) }))
+        let (last_id, rows) = snapshot.prepare_cached(sql)?.query_row(values, |row| row.try_into())?;
+        Ok(Some(Slice { day, first_id, last_id, rows }))
     }
 
     /// Whose events are in a slice.
@@ -121,32 +120,25 @@ impl Readers {
         (rows_max, bytes_max): (usize, usize),
     ) -> Result<Vec<JournalRow>, StoreError> {
         let reader = self.get()?;
-        // The index has them in the order of the times, which is that of the ids.
-        let since = match after_id < slice.first_id {
-            true => Cow::Borrowed(&slice.received_at.0),
-            false => Cow::Owned(reader.query_row(
-                "SELECT received_at FROM event_journal WHERE id = ?1",
-                [after_id],
-                |row| row.get(0),
-            )?),
-        };
-        let sql = format!(
-            "SELECT {} FROM event_journal INDEXED BY event_journal_tenant_received \
-             WHERE tenant_id = ?1 AND received_at BETWEEN ?2 AND ?3 AND +id > ?4 AND +id BETWEEN ?5 AND ?6 \
-             ORDER BY received_at, id LIMIT ?7",
-            JournalRow::COLUMNS
-        );
-        let mut select = reader.prepare_cached(&sql)?;
-        let limit = i64::try_from(rows_max).unwrap_or(i64::MAX);
-        let values = params![tenant, *since, slice.received_at.1, after_id, slice.first_id, slice.last_id, limit];
+        let snapshot = reader.unchecked_transaction()?;
+        let ids = slice.first_id.max(after_id.saturating_add(1))..slice.last_id.saturating_add(1);
+        let mut segments = Segments::of(&snapshot, &ids, Order::OldestFirst)?;
+        let mut select_ids = snapshot.prepare_cached(
+            "SELECT id FROM event_journal INDEXED BY event_journal_tenant \
+             WHERE id >> 10 = ?1 AND tenant_id = ?2 AND id >= ?3 AND id < ?4 ORDER BY id",
+        )?;
+        let mut select =
+            snapshot.prepare_cached(&format!("SELECT {} FROM event_journal WHERE id = ?1", JournalRow::COLUMNS))?;
         let (mut rows, mut size) = (Vec::new(), 0);
-        let mut found = select.query(values)?;
-        while size < bytes_max
-            && let Some(row) = found.next()?
-        {
-            let row = JournalRow::from_row(row)?;
-            size += row.size();
-            rows.push(row);
+        while let Some(segment) = segments.next()? {
+            for id in select_ids.query_map(params![segment, tenant, ids.start, ids.end], |row| row.get::<_, i64>(0))? {
+                if rows.len() >= rows_max || size >= bytes_max {
+                    return Ok(rows);
+                }
+                let row = select.query_row([id?], JournalRow::from_row)?;
+                size += row.size();
+                rows.push(row);
+            }
         }
         Ok(rows)
     }

@@ -7,12 +7,13 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::row::time_text;
+use super::search::Order;
+use super::segment::Segments;
 use super::{Readers, StoreError, Writer, audit, chain, hex, journal_info, removal_block};
 use crate::audit::{Act, Outcome};
 use crate::removal::{ERASE_MAX, Erasure, ErasurePlan, RemovalRefusal, Rows, Scope};
 
-/// The events of `?1` tenant, `?2` key, up to `?3`. Each is to be found by its index: the tenant's in the order of the
-/// times, the key's by the key.
+/// The events of `?1` tenant, `?2` key, up to `?3`. In a segment each is to be found by its index.
 fn events(scope: &Scope) -> &'static str {
     match scope.key {
         None => "tenant_id = ?1 AND ?2 IS NULL AND +id <= ?3 AND erased IS NULL",
@@ -110,32 +111,46 @@ impl Readers {
         Ok((plan, blocked))
     }
 
-    /// The next rows of an erasure: events first, in their order, of those that were received at `since` or later; and
-    /// when the last of them was received.
-    pub fn next_to_erase(&self, id: i64, scope: &Scope, since: &str) -> Result<(Rows, String), StoreError> {
+    /// The next rows of an erasure: events after `after` first, in their order; and where to go on.
+    pub fn next_to_erase(&self, id: i64, scope: &Scope, after: i64) -> Result<(Rows, i64), StoreError> {
         let reader = self.get()?;
-        let (tenant, key, events) = (&scope.tenant_id, &scope.key, events(scope));
-        let sql = format!(
-            "SELECT id, received_at FROM event_journal WHERE {events} AND received_at >= ?4 \
-             ORDER BY received_at, id LIMIT {ERASE_MAX}"
-        );
-        let mut select = reader.prepare_cached(&sql)?;
-        let mut found = select.query(params![tenant, key, scope.last_event_id, since])?;
-        let (mut rows, mut last) = (Rows::default(), since.to_owned());
-        while let Some(row) = found.next()? {
-            rows.events.push(row.get(0)?);
-            last = row.get(1)?;
-        }
+        let snapshot = reader.unchecked_transaction()?;
+        let mut rows = Rows { events: next_events(&snapshot, scope, after)?, letters: Vec::new() };
+        let last = rows.events.last().copied().unwrap_or(after);
         if rows.is_empty() {
             let sql = format!(
                 "SELECT letter.id FROM event_dlq AS letter WHERE {LETTERS} ORDER BY letter.id LIMIT {ERASE_MAX}"
             );
-            let mut select = reader.prepare_cached(&sql)?;
+            let (tenant, key) = (&scope.tenant_id, &scope.key);
+            let mut select = snapshot.prepare_cached(&sql)?;
             let of_letters = params![tenant, key, scope.last_event_id, scope.last_letter_id, id];
             rows.letters = select.query_map(of_letters, |row| row.get(0))?.collect::<Result<_, _>>()?;
         }
         Ok((rows, last))
     }
+}
+
+/// The next events after `after` that `scope` means, at most [`ERASE_MAX`].
+fn next_events(snapshot: &Connection, scope: &Scope, after: i64) -> rusqlite::Result<Vec<i64>> {
+    let index = if scope.key.is_some() { "event_journal_key" } else { "event_journal_tenant" };
+    let sql = format!(
+        "SELECT id FROM event_journal INDEXED BY {index} WHERE id >> 10 = ?4 AND {} AND id > ?5 ORDER BY id LIMIT ?6",
+        events(scope)
+    );
+    let mut select = snapshot.prepare_cached(&sql)?;
+    let ids = after.saturating_add(1)..scope.last_event_id.saturating_add(1);
+    let mut segments = Segments::of(snapshot, &ids, Order::OldestFirst)?;
+    let mut events: Vec<i64> = Vec::new();
+    while events.len() < ERASE_MAX
+        && let Some(segment) = segments.next()?
+    {
+        let left = (ERASE_MAX - events.len()) as i64;
+        let values = params![scope.tenant_id, scope.key, scope.last_event_id, segment, after, left];
+        for id in select.query_map(values, |row| row.get(0))? {
+            events.push(id?);
+        }
+    }
+    Ok(events)
 }
 
 impl Writer {

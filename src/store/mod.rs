@@ -14,6 +14,7 @@ mod integrity;
 mod jobs;
 mod letters;
 mod member;
+mod newer;
 mod outline;
 mod overlap;
 mod plan;
@@ -25,6 +26,7 @@ mod retention;
 mod row;
 mod scrub;
 mod search;
+mod segment;
 mod settle;
 mod snapshot;
 mod sql;
@@ -70,7 +72,7 @@ pub use writer::{Rules, Writer};
 
 const SCHEMA: &str = include_str!("../../schema.sql");
 /// `PRAGMA user_version` of [`SCHEMA`].
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 /// From version 1 to 2: the ranges are made from the rows.
 const MIGRATION_2: &str = include_str!("migration_2.sql");
 /// From version 2 to 3.
@@ -79,6 +81,8 @@ const MIGRATION_3: &str = include_str!("migration_3.sql");
 const MIGRATION_4: &str = include_str!("migration_4.sql");
 /// From version 4 to 5.
 const MIGRATION_5: &str = include_str!("migration_5.sql");
+/// From version 5 to 6: its indexes are made anew, a second or two for each million events.
+const MIGRATION_6: &str = include_str!("migration_6.sql");
 /// `PRAGMA application_id` of [`SCHEMA`]: "CES1".
 const APPLICATION_ID: i64 = 0x4345_5331;
 
@@ -249,7 +253,8 @@ fn prepare(connection: &Connection, path: &Path, version: i64) -> rusqlite::Resu
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}; COMMIT"))?;
         member::inherit(connection, path)?;
     }
-    for (from, migration) in [(1, MIGRATION_2), (2, MIGRATION_3), (3, MIGRATION_4), (4, MIGRATION_5)] {
+    for (from, migration) in [(1, MIGRATION_2), (2, MIGRATION_3), (3, MIGRATION_4), (4, MIGRATION_5), (5, MIGRATION_6)]
+    {
         if version > 0 && version <= from {
             connection.execute_batch(&format!("BEGIN IMMEDIATE; {migration}; COMMIT"))?;
         }

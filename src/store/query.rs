@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::integrity::coverage_of;
 use super::row::{bytes, headers, time};
+use super::search::Order;
+use super::segment::Segments;
 use super::{LogCoverage, Readers, StoreError, StoredPosition, journal_info};
 use crate::event::{Bytes, Headers};
 
@@ -75,18 +77,26 @@ pub struct EventDetail {
 impl Readers {
     /// The newest events, newest first: everybody's, or a tenant's.
     pub fn latest_events(&self, tenant: Option<&str>, limit: u32) -> Result<Vec<EventSummary>, StoreError> {
-        // Both are the order of the ids.
-        let order = match tenant {
-            None => "ORDER BY id DESC LIMIT ?2",
-            Some(_) => "WHERE tenant_id = ?1 ORDER BY received_at DESC, id DESC LIMIT ?2",
-        };
-        let sql = format!("SELECT id, tenant_id, topic, received_at FROM event_journal {order}");
         let reader = self.get()?;
-        let mut select = reader.prepare_cached(&sql)?;
-        let rows = select.query_map((tenant, limit), |row| {
-            Ok(EventSummary { id: row.get(0)?, tenant_id: row.get(1)?, topic: row.get(2)?, received_at: time(row, 3)? })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let columns = "SELECT id, tenant_id, topic, received_at FROM event_journal";
+        let Some(tenant) = tenant else {
+            let mut select = reader.prepare_cached(&format!("{columns} ORDER BY id DESC LIMIT ?1"))?;
+            return Ok(select.query_map([limit], summary)?.collect::<Result<_, _>>()?);
+        };
+        let snapshot = reader.unchecked_transaction()?;
+        let mut select = snapshot.prepare_cached(&format!(
+            "{columns} INDEXED BY event_journal_tenant WHERE id >> 10 = ?1 AND tenant_id = ?2 ORDER BY id DESC LIMIT ?3"
+        ))?;
+        let (mut latest, limit) = (Vec::new(), limit as usize);
+        let mut segments = Segments::of(&snapshot, &(i64::MIN..i64::MAX), Order::NewestFirst)?;
+        while latest.len() < limit
+            && let Some(segment) = segments.next()?
+        {
+            for found in select.query_map((segment, tenant, (limit - latest.len()) as i64), summary)? {
+                latest.push(found?);
+            }
+        }
+        Ok(latest)
     }
 
     /// An event, unless another tenant's is not to be seen.
@@ -128,6 +138,10 @@ impl Readers {
     pub fn member_id(&self) -> Result<String, StoreError> {
         Ok(journal_info(&*self.get()?, "member_id")?)
     }
+}
+
+fn summary(row: &Row) -> rusqlite::Result<EventSummary> {
+    Ok(EventSummary { id: row.get(0)?, tenant_id: row.get(1)?, topic: row.get(2)?, received_at: time(row, 3)? })
 }
 
 /// An event without the rows that are replays of it.

@@ -131,7 +131,7 @@ mod tests {
         let act = Act::new("anna", "127.0.0.1", "tenant.erase", "tenant t3");
         let id = writer.begin_erasure(&scope, &act, Timestamp::now()).unwrap().certificate;
         loop {
-            let (rows, _) = readers.next_to_erase(id, &scope, "").unwrap();
+            let (rows, _) = readers.next_to_erase(id, &scope, 0).unwrap();
             if rows.is_empty() {
                 break;
             }
@@ -139,7 +139,8 @@ mod tests {
         }
         let copies = || {
             let file = std::fs::read(&path).unwrap();
-            file.windows(4).filter(|bytes| bytes == b":t3:").count()
+            // With its digit: in the chain's random bytes the tenant alone would be found now and then.
+            file.windows(5).filter(|bytes| bytes[0].is_ascii_digit() && bytes[1..] == *b":t3:").count()
         };
         writer.empty_log().unwrap();
         assert!(copies() > 0, "this shows nothing if SQLite leaves nothing behind");

@@ -153,7 +153,9 @@ fn a_journal_of_version_1_is_brought_up_to_date() {
         DROP TABLE archive_file;
         ALTER TABLE event_journal DROP COLUMN erased; ALTER TABLE event_dlq DROP COLUMN erased;
         DROP INDEX event_journal_key; DROP INDEX event_dlq_open; DROP INDEX event_journal_replays;
-        DROP TABLE sqlite_stat1; DROP TABLE IF EXISTS sqlite_stat4;
+        DROP INDEX event_journal_tenant; DROP TABLE sqlite_stat1; DROP TABLE IF EXISTS sqlite_stat4;
+        CREATE INDEX event_journal_tenant_received ON event_journal (tenant_id, received_at);
+        CREATE INDEX event_journal_topic_received ON event_journal (topic, received_at);
         DROP TRIGGER event_journal_pruned; DROP TRIGGER event_dlq_pruned; DROP TABLE kafka_range;
         ALTER TABLE event_journal DROP COLUMN dlq_id;
         ALTER TABLE event_dlq DROP COLUMN state; ALTER TABLE event_dlq DROP COLUMN attempts;

@@ -115,9 +115,9 @@ fn unconfirmed(plan: &ErasurePlan, token: &str) -> ApiError {
 /// Whether all of it is erased now; if not, the time is up.
 fn erase(api: &OperatorApi, scope: &Scope, erasure: i64) -> Result<bool, ApiError> {
     let deadline = Instant::now() + removals::WORK_MAX;
-    let mut since = String::new();
+    let mut after = 0;
     loop {
-        let (rows, last) = api.readers.next_to_erase(erasure, scope, &since)?;
+        let (rows, last) = api.readers.next_to_erase(erasure, scope, after)?;
         if rows.is_empty() {
             return Ok(true);
         }
@@ -125,7 +125,7 @@ fn erase(api: &OperatorApi, scope: &Scope, erasure: i64) -> Result<bool, ApiErro
             return Ok(false);
         }
         erase_some(api, scope, erasure, rows)?;
-        since = last;
+        after = last;
     }
 }
 

@@ -98,6 +98,7 @@ pub fn selection(call: &Call) -> Result<Search, ApiError> {
         conditions,
         replays: call.text(&REPLAYS).map(|word| if word == "only" { Replays::Only } else { Replays::None }),
         family_of: None,
+        event_ids: None,
         order: order(call),
     })
 }

@@ -5,7 +5,7 @@ mod cursor;
 #[cfg(test)]
 mod plans;
 mod scan;
-mod source;
+pub(super) mod source;
 mod topics;
 
 use std::time::Instant;
@@ -42,6 +42,8 @@ pub struct Search {
     pub replays: Option<Replays>,
     /// Only this event and the replays of it.
     pub family_of: Option<i64>,
+    /// Only these.
+    pub event_ids: Option<Vec<i64>>,
     pub order: Order,
 }
 
@@ -141,19 +143,14 @@ impl Readers {
             let Some(event) = read(&snapshot, *id)? else { continue };
             bytes += weight(&event);
             if bytes > PAYLOAD_BYTES_MAX && count > 0 {
-                last = Some(scanned.ids[count - 1]);
+                last = Some(Position { id: scanned.ids[count - 1] });
                 break;
             }
             page.events.push(event);
         }
-        page.next = last.map(|id| position_of(&snapshot, id)).transpose()?.flatten();
+        page.next = last;
         Ok(page)
     }
-}
-
-fn position_of(connection: &Connection, id: i64) -> rusqlite::Result<Option<Position>> {
-    let mut select = connection.prepare_cached("SELECT received_at FROM event_journal WHERE id = ?1")?;
-    select.query_row([id], |row| Ok(Position { received_at: row.get(0)?, id })).optional()
 }
 
 fn found_event(connection: &Connection, id: i64, with_payload: bool) -> rusqlite::Result<Option<FoundEvent>> {

@@ -1,28 +1,21 @@
 //! Which topics a pattern means.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 /// Topics that are looked at, in the order of their names.
 const TOPICS_MAX: u32 = 10_000;
 
-/// Each topic once: a seek in the index for each, however many events it has.
-pub(super) const KNOWN: &str = "WITH RECURSIVE known(topic) AS ( \
-     SELECT min(topic) FROM event_journal INDEXED BY event_journal_topic_received \
-     UNION ALL SELECT (SELECT min(topic) FROM event_journal INDEXED BY event_journal_topic_received \
-     WHERE topic > known.topic) FROM known WHERE known.topic IS NOT NULL LIMIT ?1) \
-     SELECT topic FROM known WHERE topic IS NOT NULL";
-pub(super) const IS_KNOWN: &str =
-    "SELECT 1 FROM event_journal INDEXED BY event_journal_topic_received WHERE topic = ?1 LIMIT 1";
+/// Every topic that was ever read.
+const KNOWN: &str = "SELECT topic FROM kafka_position UNION SELECT topic FROM kafka_range ORDER BY topic LIMIT ?1";
 
 /// The topics of the journal that `pattern` means: the one of that name, else all that it matches.
 pub(super) fn meant(connection: &Connection, pattern: &str) -> rusqlite::Result<Vec<String>> {
-    let mut is_known = connection.prepare_cached(IS_KNOWN)?;
-    if is_known.query_row([pattern], |_| Ok(())).optional()?.is_some() {
-        return Ok(vec![pattern.to_owned()]);
-    }
     let mut known = connection.prepare_cached(KNOWN)?;
     let mut topics = known.query_map([TOPICS_MAX], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
-    topics.retain(|topic| matches(pattern, topic));
+    match topics.iter().any(|topic| topic == pattern) {
+        true => topics.retain(|topic| topic == pattern),
+        false => topics.retain(|topic| matches(pattern, topic)),
+    }
     Ok(topics)
 }
 
