@@ -188,6 +188,7 @@ pub fn run(
             let Some((store, reserve)) = opening.finish(opened) else { return };
             let aftermath = write::Aftermath::default();
             let stage = Write {
+                last_transaction: None,
                 store,
                 reserve,
                 aftermath,

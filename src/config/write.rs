@@ -14,7 +14,7 @@ const BATCH_BYTES: std::ops::RangeInclusive<usize> = 4096..=64 << 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Queue {
-    /// Batches that may wait for the writer, 1 to 1024. With `chunk_bytes_max` this bounds the queue's memory.
+    /// Batches that may wait for the writer, 1 to 1024. With `batch_bytes_max` this bounds the queue's memory.
     pub batches_max: usize,
     /// Bytes of one batch in the queue, at least one record. 4 KiB to 64 MiB.
     pub batch_bytes_max: usize,
@@ -37,13 +37,26 @@ pub struct Write {
     /// How long a record may wait for others to share its transaction. 0 to 10 s.
     #[serde(with = "duration")]
     pub batch_age_max: Duration,
+    /// A transaction is followed by the next one after this time, or when `batch_rows_min` rows wait. 0 to 60 s.
+    #[serde(with = "duration")]
+    pub batch_interval: Duration,
+    /// Rows that do not wait for `batch_interval` to be over, 1 to 100,000.
+    pub batch_rows_min: usize,
 }
 
 impl Default for Write {
     fn default() -> Write {
-        // 20 ms keeps a lone event under 50 ms until it is visible, and lets 1,000 events/s share 50 commits a
-        // second instead of paying 1,000. 4,000 rows or 4 MiB are past the point where a commit's fixed cost shows.
-        Write { batch_rows_max: 4000, batch_bytes_max: 4 << 20, batch_age_max: Duration::from_millis(20) }
+        // 20 ms keeps a lone event under 50 ms until it is visible. 4,000 rows or 4 MiB are past the point where a
+        // commit's fixed cost shows. A commit rewrites some eight pages of 4 KiB however few rows it has: at 10
+        // events/s an event costs a quarter of it when twenty share one, and 50 rows bring 1,000 events/s to 20
+        // commits a second, each of which is seen in a tenth of a second (docs/performance.md has the figures).
+        Write {
+            batch_rows_max: 4000,
+            batch_bytes_max: 4 << 20,
+            batch_age_max: Duration::from_millis(20),
+            batch_interval: Duration::from_secs(2),
+            batch_rows_min: 50,
+        }
     }
 }
 
@@ -84,7 +97,9 @@ impl Write {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         within("write.batch_rows_max", self.batch_rows_max, 1..=100_000)?;
         within("write.batch_bytes_max", self.batch_bytes_max, BATCH_BYTES)?;
-        within("write.batch_age_max", self.batch_age_max, Duration::ZERO..=Duration::from_secs(10))
+        within("write.batch_age_max", self.batch_age_max, Duration::ZERO..=Duration::from_secs(10))?;
+        within("write.batch_interval", self.batch_interval, Duration::ZERO..=Duration::from_secs(60))?;
+        within("write.batch_rows_min", self.batch_rows_min, 1..=100_000)
     }
 }
 

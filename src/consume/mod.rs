@@ -220,6 +220,7 @@ impl Consume {
             let partitions: Vec<Partition> = intake.assigned.keys().cloned().collect();
             intake.in_flight(&partitions)
         };
+        self.shared.inlet.hurry();
         if self.shared.durable.wait_for(&in_flight, deadline) {
             self.commit_last(deadline);
         }

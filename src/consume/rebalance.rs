@@ -91,6 +91,7 @@ fn revoke(context: &Context, consumer: &BaseConsumer<Context>, partitions: &mut 
         intake.batch.drop_partitions(&revoked);
         intake.in_flight(&revoked)
     };
+    context.shared.inlet.hurry();
     if !durable.wait_for(&in_flight, Instant::now() + DRAIN) {
         // The next owner reads them; stored here as well they would stand twice.
         durable.withdraw(&revoked);

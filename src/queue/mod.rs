@@ -82,14 +82,18 @@ pub struct Batch {
     /// Items that the ingested counter has seen: a batch may be offered more than once.
     pub counted: usize,
     pub sightings: Vec<(Partition, Sighting)>,
+    /// Somebody waits until it is durable: it does not wait for company.
+    pub is_urgent: bool,
 }
 
 impl Batch {
     pub fn new(now: Instant) -> Batch {
-        Batch { items: Vec::new(), bytes: 0, since: now, counted: 0, sightings: Vec::new() }
+        Batch { items: Vec::new(), bytes: 0, since: now, counted: 0, sightings: Vec::new(), is_urgent: false }
     }
 
     pub fn push(&mut self, item: Item) {
+        // Its partition is read from then on.
+        self.is_urgent |= matches!(item, Item::Begin(_));
         self.bytes += item.record().map_or(0, Record::bytes);
         self.items.push(item);
     }
@@ -153,6 +157,15 @@ impl Inlet {
             Ok(()) => Ok(()),
             Err(SendTimeoutError::Timeout(batch) | SendTimeoutError::Disconnected(batch)) => Err(batch),
         }
+    }
+}
+
+impl Inlet {
+    /// Has the writer make durable at once what it has.
+    pub fn hurry(&self) {
+        let nothing = Batch { is_urgent: true, ..Batch::new(Instant::now()) };
+        // Where the queue is full the writer does not wait for anything.
+        self.batches.try_send(nothing).ok();
     }
 }
 

@@ -8,6 +8,9 @@ pub struct Limits {
     pub rows_max: usize,
     pub bytes_max: usize,
     pub age_max: Duration,
+    /// How long a transaction with fewer rows than `rows_min` keeps its distance to the one before.
+    pub interval: Duration,
+    pub rows_min: usize,
 }
 
 /// What has been collected for the next transaction.
@@ -17,6 +20,8 @@ pub struct Collected {
     pub bytes: usize,
     /// When its first record was taken from Kafka.
     pub since: Instant,
+    /// Somebody waits until this is durable.
+    pub is_urgent: bool,
 }
 
 impl Limits {
@@ -24,13 +29,13 @@ impl Limits {
         collected.rows >= self.rows_max || collected.bytes >= self.bytes_max
     }
 
-    pub fn is_stale(&self, collected: &Collected, now: Instant) -> bool {
-        now >= self.deadline(collected)
-    }
-
-    /// Until when others may join.
-    pub fn deadline(&self, collected: &Collected) -> Instant {
-        collected.since + self.age_max
+    /// Until when others may join: at once after a time of quiet, in groups when events come one after the other.
+    pub fn deadline(&self, collected: &Collected, last_transaction: Option<Instant>) -> Instant {
+        let deadline = collected.since + self.age_max;
+        match last_transaction {
+            Some(last) if collected.rows < self.rows_min && !collected.is_urgent => deadline.max(last + self.interval),
+            _ => deadline,
+        }
     }
 }
 
@@ -41,57 +46,58 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn rows_bytes_or_age_end_a_batch_whichever_comes_first() {
-        let limits = Limits { rows_max: 3, bytes_max: 100, age_max: Duration::from_millis(20) };
-        let since = Instant::now();
-        let few = Collected { rows: 2, bytes: 99, since };
-        assert!(!limits.is_full(&few) && !limits.is_stale(&few, since + Duration::from_millis(19)));
-        assert!(limits.is_full(&Collected { rows: 3, ..few }));
-        assert!(limits.is_full(&Collected { bytes: 100, ..few }));
-        assert!(limits.is_stale(&few, since + Duration::from_millis(20)));
-    }
-    proptest! {
-        /// Batches are taken while there is room and time: what comes before the last of them is within every limit,
-        /// so only one batch, however large, can go beyond.
-        #[test]
-        fn only_the_last_batch_taken_can_go_beyond_a_limit(
-            batches in vec((1_usize..50, 1_usize..5000, 0_u64..10), 1..200),
-            rows_max in 1_usize..100,
-            bytes_max in 1_usize..10_000,
-            age_ms_max in 0_u64..50,
-        ) {
-            let limits = Limits { rows_max, bytes_max, age_max: Duration::from_millis(age_ms_max) };
-            let since = Instant::now();
-            let mut now = since;
-            let mut collected = Collected { rows: 0, bytes: 0, since };
-            for (rows, bytes, after_ms) in batches {
-                now += Duration::from_millis(after_ms);
-                if limits.is_full(&collected) || limits.is_stale(&collected, now) {
-                    break;
-                }
-                prop_assert!(collected.rows < rows_max && collected.bytes < bytes_max);
-                prop_assert!(now - since < limits.age_max);
-                collected = Collected { rows: collected.rows + rows, bytes: collected.bytes + bytes, since };
-            }
-        }
+    const LIMITS: Limits = Limits {
+        rows_max: 100,
+        bytes_max: 1000,
+        age_max: Duration::from_millis(20),
+        interval: Duration::from_secs(2),
+        rows_min: 10,
+    };
 
-        /// What is full or due stays so when more is collected or time goes on, and the deadline does not move.
+    #[test]
+    fn rows_or_bytes_fill_a_batch() {
+        let few = Collected { rows: 99, bytes: 999, since: Instant::now(), is_urgent: false };
+        assert!(!LIMITS.is_full(&few));
+        assert!(LIMITS.is_full(&Collected { rows: 100, ..few }));
+        assert!(LIMITS.is_full(&Collected { bytes: 1000, ..few }));
+    }
+
+    #[test]
+    fn a_lone_record_goes_at_once_and_those_that_follow_it_go_together() {
+        let since = Instant::now();
+        let lone = Collected { rows: 1, bytes: 300, since, is_urgent: false };
+        let at_once = since + LIMITS.age_max;
+        let before = |ms| Some(since - Duration::from_millis(ms));
+        assert_eq!(LIMITS.deadline(&lone, None), at_once);
+        assert_eq!(LIMITS.deadline(&lone, before(2500)), at_once);
+        assert_eq!(LIMITS.deadline(&lone, before(500)), since + Duration::from_millis(1500));
+        assert_eq!(LIMITS.deadline(&Collected { rows: 9, ..lone }, before(0)), since + LIMITS.interval);
+        assert_eq!(LIMITS.deadline(&Collected { rows: 10, ..lone }, before(0)), at_once);
+        assert_eq!(LIMITS.deadline(&Collected { is_urgent: true, ..lone }, before(0)), at_once);
+    }
+
+    proptest! {
+        /// What is full stays so when more is collected, and what is due does: the deadline only comes nearer, to the age
+        /// that a record may have, and is never farther than the interval.
         #[test]
         fn full_and_due_are_never_taken_back(
-            rows in 0_usize..10_000, more_rows in 0_usize..10_000,
-            bytes in 0_usize..1 << 26, more_bytes in 0_usize..1 << 26,
-            age_us in 0_u64..20_000_000, later_us in 0_u64..20_000_000,
+            rows in 0_usize..200, more_rows in 0_usize..200,
+            bytes in 0_usize..2000, more_bytes in 0_usize..2000,
+            before in vec(0_u64..4_000_000, 0..2), is_urgent: bool, is_urgent_later: bool,
         ) {
-            let limits = Limits { rows_max: 4000, bytes_max: 4 << 20, age_max: Duration::from_millis(20) };
             let since = Instant::now();
-            let few = Collected { rows, bytes, since };
-            let more = Collected { rows: rows + more_rows, bytes: bytes + more_bytes, since };
-            let now = since + Duration::from_micros(age_us);
-            prop_assert!(!limits.is_full(&few) || limits.is_full(&more));
-            prop_assert!(!limits.is_stale(&few, now) || limits.is_stale(&more, now + Duration::from_micros(later_us)));
-            prop_assert_eq!(limits.deadline(&few), limits.deadline(&more));
-            prop_assert_eq!(limits.is_stale(&few, now), now >= since + limits.age_max);
+            let few = Collected { rows, bytes, since, is_urgent };
+            let more = Collected {
+                rows: rows + more_rows,
+                bytes: bytes + more_bytes,
+                since,
+                is_urgent: is_urgent || is_urgent_later,
+            };
+            let last = before.first().map(|us| since - Duration::from_micros(*us));
+            prop_assert!(!LIMITS.is_full(&few) || LIMITS.is_full(&more));
+            prop_assert!(LIMITS.deadline(&more, last) <= LIMITS.deadline(&few, last));
+            prop_assert!(LIMITS.deadline(&more, last) >= since + LIMITS.age_max);
+            prop_assert!(LIMITS.deadline(&few, last) <= since + LIMITS.interval);
         }
     }
 }

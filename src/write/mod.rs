@@ -20,7 +20,7 @@ use crate::dead_letter::breaker;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::pulse::Heart;
-use crate::queue::{Arrival, Batch, Durable, Item, Outlet, Partition, Sighting};
+use crate::queue::{Arrival, Batch, Durable, Item, Order, Outlet, Partition, Sighting};
 use crate::shutdown::Shutdown;
 use crate::store::{Appended, Fate, Reserve, Rules, Writer, file_sizes};
 
@@ -45,13 +45,21 @@ pub struct Write {
     pub health: Arc<Health>,
     pub shutdown: Arc<Shutdown>,
     pub limits: Limits,
+    /// When the last records became durable.
+    pub last_transaction: Option<Instant>,
     pub log_bytes_max: u64,
     pub heart: Heart,
 }
 
 pub fn limits(config: &Config) -> Limits {
     let write = &config.write;
-    Limits { rows_max: write.batch_rows_max, bytes_max: write.batch_bytes_max, age_max: write.batch_age_max }
+    Limits {
+        rows_max: write.batch_rows_max,
+        bytes_max: write.batch_bytes_max,
+        age_max: write.batch_age_max,
+        interval: write.batch_interval,
+        rows_min: write.batch_rows_min,
+    }
 }
 
 pub fn rules(config: &Config) -> Rules {
@@ -83,9 +91,12 @@ impl Write {
             self.heart.beat();
             match self.queue.next(Instant::now() + IDLE_TICK) {
                 Arrival::Batch(first) => {
-                    let work = self.collect(first);
-                    if !self.make_durable(&work) {
+                    let (work, order) = self.collect(first);
+                    if !work.items.is_empty() && !self.make_durable(&work) {
                         return;
+                    }
+                    if let Some(order) = order {
+                        self.obey(order);
                     }
                 }
                 Arrival::Order(order) => self.obey(order),
@@ -107,25 +118,30 @@ impl Write {
         }
     }
 
-    /// `first` and what joins it before the transaction is due.
-    fn collect(&self, first: Batch) -> Work {
-        let mut collected = Collected { rows: first.items.len(), bytes: first.bytes, since: first.since };
+    /// `first` and what joins it before the transaction is due. An order is not kept waiting: it makes it due.
+    fn collect(&self, first: Batch) -> (Work, Option<Order>) {
+        let mut collected =
+            Collected { rows: first.items.len(), bytes: first.bytes, since: first.since, is_urgent: first.is_urgent };
         let mut work = Work { items: first.items, sightings: first.sightings };
+        let mut ordered = None;
         while !self.limits.is_full(&collected) {
-            let due = self.limits.is_stale(&collected, Instant::now());
-            let deadline = if due { Instant::now() } else { self.limits.deadline(&collected) };
-            match self.queue.next_batch(deadline) {
+            match self.queue.next(self.limits.deadline(&collected, self.last_transaction)) {
                 Arrival::Batch(batch) => {
                     collected.rows += batch.items.len();
                     collected.bytes += batch.bytes;
+                    collected.is_urgent |= batch.is_urgent;
                     work.items.extend(batch.items);
                     work.sightings.extend(batch.sightings);
                 }
-                Arrival::Order(_) | Arrival::Quiet | Arrival::Closed => break,
+                Arrival::Order(order) => {
+                    ordered = Some(order);
+                    break;
+                }
+                Arrival::Quiet | Arrival::Closed => break,
             }
         }
         self.metrics.flow.queue_batches.set(self.queue.waiting() as i64);
-        work
+        (work, ordered)
     }
 
     /// Holds on to `work` until they are durable, whatever the box does meanwhile: the queue fills up behind this,
@@ -140,6 +156,9 @@ impl Write {
             match appended {
                 Some(Ok(appended)) => {
                     self.metrics.flow.transaction_seconds.observe(began.elapsed().as_secs_f64());
+                    if work.items.iter().any(|item| item.record().is_some()) {
+                        self.last_transaction = Some(Instant::now());
+                    }
                     self.report(&work.items, &appended);
                     self.health.well(PART);
                     self.look_after_the_reserve();

@@ -260,8 +260,11 @@ impl Setup {
             self.session_ms / 4
         );
         let path = self.folder.path().join("config.toml");
+        // Tests wait for one event after another.
+        let each_at_once =
+            if self.toml.contains("write.batch_interval") { "" } else { "write.batch_interval = '0s'\n" };
         let config = format!(
-            "{}\njournal.path = {:?}\nmetrics.listen = \"127.0.0.1:0\"\napi.listen = \"127.0.0.1:0\"\n\
+            "{}\n{each_at_once}journal.path = {:?}\nmetrics.listen = \"127.0.0.1:0\"\napi.listen = \"127.0.0.1:0\"\n\
              kafka.brokers = {:?}\n{}\
              kafka.properties.\"fetch.wait.max.ms\" = 10\n\
              kafka.properties.\"topic.metadata.refresh.interval.ms\" = 1000\n\

@@ -193,9 +193,9 @@ fn a_journal_that_cannot_be_used_is_one_line_and_74_and_left_as_it_is() {
         );
         connection.execute_batch(&sql).unwrap();
     };
-    newer("6", "0x43455331");
+    newer("7", "0x43455331");
     let before = fs::read(setup.journal()).unwrap();
-    refuses(setup.command(), 74, &["version 6", "up to 5", "left untouched"]);
+    refuses(setup.command(), 74, &["version 7", "up to 6", "left untouched"]);
     assert_eq!(fs::read(setup.journal()).unwrap(), before);
 
     for foreign in ["sqlite", "text"] {

@@ -1,6 +1,6 @@
 //! From a record on the broker to a row in the file.
 
-use crate::harness::{Embedded, Record, Sender, Setup, eventually};
+use crate::harness::{Embedded, Record, Sender, Setup, Sink, eventually};
 
 const LEADS: &str = "apexflow.leads.created";
 const JOBS: &str = "apexflow.jobs.created";
@@ -233,4 +233,37 @@ fn received_at_never_goes_backwards_with_the_id() {
         sink.value::<String>("SELECT received_at FROM event_journal WHERE id = 2"),
         "2999-01-01 00:00:00.000000"
     );
+}
+
+#[test]
+fn events_that_follow_one_another_share_a_transaction_unless_somebody_waits() {
+    let broker = Embedded::start(&[(LEADS, 1)]);
+    let mut sink =
+        Setup::with(&broker.bootstrap()).toml("write.batch_interval = '60s'\nwrite.batch_rows_min = 10").start();
+    let sender = Sender::to(&broker.bootstrap());
+    let taken = |sink: &Sink, events: f64| {
+        eventually("it has taken them", || sink.metric_sum("crm_events_ingested_total") == events);
+    };
+    let stored = |sink: &Sink| sink.value::<i64>("SELECT count(*) FROM event_journal");
+    sender.event(LEADS, "acme", 0);
+    sink.await_events(1);
+    for number in 1..4 {
+        sender.event(LEADS, "acme", number);
+        taken(&sink, number as f64 + 1.0);
+    }
+    assert_eq!(stored(&sink), 1, "a minute has not passed, and they are less than ten");
+    assert_eq!(sink.post("/replay/1").status, 200);
+    sink.await_events(4);
+    eventually("the replay has come back", || sink.metric_sum("crm_events_ingested_total") == 5.0);
+    for number in 5..14 {
+        sender.event(LEADS, "acme", number);
+    }
+    sink.await_events(14);
+    let received = sink.value::<i64>("SELECT count(DISTINCT received_at) FROM event_journal");
+    assert_eq!(received, 3, "the first alone, those before the replay, and ten with the replay's event");
+    sender.event(LEADS, "acme", 14);
+    taken(&sink, 15.0);
+    assert_eq!(sink.stop(), Some(0));
+    let sink = sink.restart();
+    assert_eq!(stored(&sink), 15, "a stop does not wait");
 }

@@ -8,7 +8,8 @@ const TOPICS_MAX: u32 = 10_000;
 /// Every topic that was ever read.
 const KNOWN: &str = "SELECT topic FROM kafka_position UNION SELECT topic FROM kafka_range ORDER BY topic LIMIT ?1";
 
-/// The topics of the journal that `pattern` means: the one of that name, else all that it matches.
+/// The topics of the journal that `pattern` means: the one of that name, else all that it matches, else the one of that
+/// name after all, of which there may be rows that did not come from Kafka.
 pub(super) fn meant(connection: &Connection, pattern: &str) -> rusqlite::Result<Vec<String>> {
     let mut known = connection.prepare_cached(KNOWN)?;
     let mut topics = known.query_map([TOPICS_MAX], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
@@ -16,18 +17,25 @@ pub(super) fn meant(connection: &Connection, pattern: &str) -> rusqlite::Result<
         true => topics.retain(|topic| topic == pattern),
         false => topics.retain(|topic| matches(pattern, topic)),
     }
+    if topics.is_empty() && !is_glob(pattern) {
+        topics.push(pattern.to_owned());
+    }
     Ok(topics)
 }
 
 /// `*` stands for any characters, dots among them, `?` for one that is no dot. Without either, the pattern's dotted
 /// segments stand one after the other somewhere in the name.
 fn matches(pattern: &str, topic: &str) -> bool {
-    if pattern.contains(['*', '?']) {
+    if is_glob(pattern) {
         return glob(pattern.as_bytes(), topic.as_bytes());
     }
     let words: Vec<&str> = pattern.split('.').collect();
     let segments: Vec<&str> = topic.split('.').collect();
     segments.windows(words.len()).any(|window| window == words)
+}
+
+fn is_glob(pattern: &str) -> bool {
+    pattern.contains(['*', '?'])
 }
 
 /// Goes back to the last `*` alone, so it takes a time of pattern times name at most.
