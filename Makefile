@@ -1,4 +1,4 @@
-.PHONY: demo test faults week fuzz lint build deb box
+.PHONY: demo test faults week fuzz bench lint build deb box
 
 # The whole sink at work on a Kafka broker inside the process. DEMO passes options: make demo DEMO='--for 30s'
 demo:
@@ -49,6 +49,18 @@ fuzz:
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	cargo fuzz run --sanitizer none decode -- -max_total_time=$(FUZZ_SECONDS) -max_len=8192
 	cargo fuzz run --sanitizer none head -- -max_total_time=$(FUZZ_SECONDS) -max_len=20000
+
+# Every figure of docs/performance.md, which gets them, in about a quarter of an hour on two cores that do nothing else. PARTS
+# names some of them (then the page stays as it is): make bench PARTS='ingest replay'. SHORT=1 only tries whether it works.
+bench:
+	tests/tools.sh test
+	tests/kafka/kafka.sh fetch
+	tests/tools.sh bench || echo "The Python consumers are left out."
+ifdef SHORT
+	cargo test --locked --test it -- bench:: --nocapture
+else
+	cargo bench --locked --bench performance -- $(PARTS)
+endif
 
 # Formatting, lints, licences.
 lint:

@@ -7,6 +7,7 @@
 #   tools.sh box     what cargo needs, what packs, and what boots a whole machine with Apache Kafka beside it
 #   tools.sh python  what judges the API's description and reads the archive, from PyPI into target/tools/python; exit 1
 #                    with one line if that is not possible
+#   tools.sh bench   what `make bench` measures beside the sink, from PyPI into target/tools/bench; in one line if not
 set -euo pipefail
 target=${CARGO_TARGET_DIR:-$(cd "$(dirname "$0")/.." && pwd)/target}
 missing=()
@@ -46,15 +47,15 @@ unpack_promtool() {
     rm -r "$target/tools/deb"
 }
 
-install_python() {
-    wanted=$(dirname "$0")/requirements.txt
-    cmp -s "$wanted" "$target/tools/python/installed.txt" && return
-    echo "Installing schemathesis and DuckDB from PyPI into target/tools/python"
-    rm -rf "$target/tools/python"
-    python3 -m venv "$target/tools/python" &&
-        "$target/tools/python/bin/pip" install -q --disable-pip-version-check -r "$wanted" &&
-        cp "$wanted" "$target/tools/python/installed.txt" || {
-        echo "schemathesis and DuckDB could not be installed from PyPI (the lines above say why)" >&2
+install_python() { # WHAT REQUIREMENTS FOLDER
+    wanted=$(dirname "$0")/$2
+    cmp -s "$wanted" "$target/tools/$3/installed.txt" && return
+    echo "Installing $1 from PyPI into target/tools/$3"
+    rm -rf "$target/tools/$3"
+    python3 -m venv "$target/tools/$3" &&
+        "$target/tools/$3/bin/pip" install -q --disable-pip-version-check -r "$wanted" &&
+        cp "$wanted" "$target/tools/$3/installed.txt" || {
+        echo "$1 could not be installed from PyPI (the lines above say why)" >&2
         exit 1
     }
 }
@@ -108,6 +109,7 @@ case "${1:-}" in
         lacks mvn maven
         install
         ;;
-    python) install_python ;;
-    *) echo "give build, test, deb, box or python" >&2; exit 1 ;;
+    python) install_python 'schemathesis and DuckDB' requirements.txt python ;;
+    bench) install_python confluent-kafka requirements-bench.txt bench ;;
+    *) echo "give build, test, deb, box, python or bench" >&2; exit 1 ;;
 esac

@@ -5,6 +5,7 @@ mod access;
 mod apache_kafka;
 mod archive;
 mod backup;
+mod bench;
 mod box_faults;
 mod bulk;
 mod chain;

@@ -6,6 +6,8 @@
 #                                              controller) with its files in DIR; returns when all answer
 #   kafka.sh stop DIR [NODE]                   end all nodes of DIR, or the one with this number (from 1)
 #   kafka.sh restart DIR NODE                  start a stopped node again
+#
+# KAFKA_HEAP is how much memory Java may take for a node's objects: 512m unless it says otherwise.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 libs=${CARGO_TARGET_DIR:-$here/../../target}/kafka/libs
@@ -46,7 +48,7 @@ PROPERTIES
 }
 
 launch() { # DIR NODE
-    java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$libs/*" kafka.Kafka "$1/node-$2/server.properties" \
+    java -Xmx"${KAFKA_HEAP:-512m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$libs/*" kafka.Kafka "$1/node-$2/server.properties" \
         >"$1/node-$2/out" 2>&1 </dev/null &
     echo $! >"$1/node-$2/pid"
 }
