@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::Bench;
 use super::broker;
 use super::figures::{Other, OtherFigures};
 use super::ingest;
 use super::process;
 use super::records::PAYLOAD_BYTES;
 use super::sink::watch;
-use super::{Bench, fresh};
 use crate::harness::{DEADLINE, PROGRAM};
 
 pub fn measure(bench: &mut Bench) {
@@ -52,7 +52,7 @@ fn python_of_tools() -> Result<PathBuf, String> {
 }
 
 fn python(bench: &Bench, count: u64, batch: u64) -> Result<OtherFigures, String> {
-    let folder = fresh(&bench.size.folder.join("python"));
+    let folder = bench.fresh("python");
     let journal = folder.join("journal.db");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/performance/consumer.py");
     let mut run = Command::new(python_of_tools()?);
@@ -71,7 +71,7 @@ fn python(bench: &Bench, count: u64, batch: u64) -> Result<OtherFigures, String>
 
 /// From the start of both to the end of both: before, there is nothing to be seen.
 fn kcat(bench: &Bench, count: u64) -> Result<OtherFigures, String> {
-    let folder = fresh(&bench.size.folder.join("kcat"));
+    let folder = bench.fresh("kcat");
     let journal = folder.join("journal.db");
     let began = Instant::now();
     let mut kcat = Command::new("kcat");

@@ -1,14 +1,14 @@
 //! The backlog into a file: the sink, the ceiling, the loop without indexes, and again.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::Bench;
 use super::bare::{self, Indexes, Row};
 use super::figures::{OtherFigures, median};
 use super::process;
 use super::records::PAYLOAD_BYTES;
 use super::sink::{Sink, newest, watch};
-use super::{Bench, fresh};
 
 /// What the sink did with the whole backlog.
 pub struct Drained {
@@ -27,7 +27,7 @@ impl Drained {
 }
 
 pub fn drain(bench: &Bench) -> Drained {
-    let folder = fresh(&bench.size.folder.join("ingest"));
+    let folder = bench.fresh("ingest");
     let records = bench.size.records;
     let mut sink = Sink::start(&folder, &bench.kafka.bootstrap(), "");
     let journal = sink.journal.clone();
@@ -51,8 +51,8 @@ pub fn measure(bench: &mut Bench) {
         }
         fs::remove_dir_all(sink.journal.parent().expect("a folder")).expect("it was the sink's");
         let batch = sink.batch.round() as usize;
-        with.push(plain(&bench.size.folder, &rows, batch, Indexes::AsTheSchemaHasThem));
-        without.push(plain(&bench.size.folder, &rows, batch, Indexes::None));
+        with.push(plain(bench, &rows, batch, Indexes::AsTheSchemaHasThem));
+        without.push(plain(bench, &rows, batch, Indexes::None));
         let (sink_rate, with, without) = (sink.per_second, with[round], without[round]);
         println!(
             "# round {}: sink {sink_rate:.0} (batches of {batch}), loop {with:.0}, no index {without:.0}",
@@ -75,8 +75,8 @@ pub fn measure(bench: &mut Bench) {
     bench.sink = drained.into_iter().find(|sink| (sink.per_second - typical).abs() < f64::EPSILON);
 }
 
-fn plain(folder: &Path, rows: &[Row], batch: usize, indexes: Indexes) -> f64 {
-    let folder = fresh(&folder.join("bare"));
+fn plain(bench: &Bench, rows: &[Row], batch: usize, indexes: Indexes) -> f64 {
+    let folder = bench.fresh("bare");
     let rate = bare::insert(&folder.join("journal.db"), rows, batch, indexes);
     fs::remove_dir_all(folder).expect("it was just made");
     rate

@@ -14,6 +14,7 @@ use crm_events_sink::store::{Writer, free_bytes};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
+use super::Bench;
 use super::bare;
 use super::broker;
 use super::figures::{median, p99};
@@ -21,7 +22,6 @@ use super::quiet::forget;
 use super::readers::ask;
 use super::records::{PARTITIONS, Record, Records, TOPICS};
 use super::sink::{Sink, newest};
-use super::{Bench, fresh};
 use crate::harness::{DEADLINE, eventually};
 
 /// Of the events that are there before a sink starts: topics that no broker has.
@@ -146,7 +146,7 @@ impl Journal {
 }
 
 pub fn measure(bench: &mut Bench) {
-    let folder = fresh(&bench.size.folder.join("large"));
+    let folder = bench.fresh("large");
     let [small, middle, mut large] = bench.size.growth;
     let room = free_bytes(&folder).expect("the folder has a disk") / ROW_BYTES;
     if room < large {

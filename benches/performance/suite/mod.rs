@@ -19,6 +19,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use tempfile::TempDir;
+
 pub use figures::Report;
 pub use size::Size;
 
@@ -27,6 +29,8 @@ use crate::harness::ApacheKafka;
 
 pub struct Bench<'a> {
     size: &'a Size,
+    /// For the journals. It is gone at the end, whatever the end is.
+    folder: TempDir,
     kafka: ApacheKafka,
     report: Report,
     /// What the sink did with the backlog, when that was measured already.
@@ -49,10 +53,11 @@ pub fn run(size: &Size, only: &[String], page: &Path) -> Report {
     assert!(unknown.is_empty(), "no such part: {unknown:?}; there are {:?}", PARTS.map(|(part, _)| part));
     let began = Instant::now();
     fs::create_dir_all(&size.folder).expect("a folder for the journals");
+    let folder = tempfile::tempdir_in(&size.folder).expect("a folder for this run");
     let kafka = ApacheKafka::start();
     broker::fill(&kafka, broker::BACKLOG, size.records);
     println!("# {} records are in Apache Kafka after {:.0?}", size.records, began.elapsed());
-    let mut bench = Bench { size, kafka, report: Report::default(), sink: None };
+    let mut bench = Bench { size, folder, kafka, report: Report::default(), sink: None };
     for (name, part) in PARTS {
         if only.is_empty() || only.iter().any(|only| only == name) {
             let since = Instant::now();
@@ -79,11 +84,14 @@ fn machine(size: &Size) -> String {
     )
 }
 
-/// An empty folder.
-fn fresh(folder: &Path) -> PathBuf {
-    if folder.exists() {
-        fs::remove_dir_all(folder).expect("it is a part's of this benchmark");
+impl Bench<'_> {
+    /// An empty folder.
+    fn fresh(&self, name: &str) -> PathBuf {
+        let folder = self.folder.path().join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).expect("it is a part's of this run");
+        }
+        fs::create_dir(&folder).expect("there is room");
+        folder
     }
-    fs::create_dir_all(folder).expect("there is room");
-    folder.to_owned()
 }

@@ -10,7 +10,7 @@ use super::broker;
 use super::large::Journal;
 use super::records::{PAYLOAD_BYTES, Record, Records};
 use super::sink::{Sink, newest};
-use super::{Bench, fresh, process, visible};
+use super::{Bench, process, visible};
 use crate::harness::eventually;
 
 const FAMILY: &str = "slow";
@@ -18,7 +18,7 @@ const EVENTS_PER_SECOND: u32 = 10;
 
 pub fn measure(bench: &mut Bench) {
     broker::create(&bench.kafka, FAMILY);
-    let folder = fresh(&bench.size.folder.join("slow"));
+    let folder = bench.fresh("slow");
     let mut journal = Journal::make(&folder.join("journal.db"));
     journal.fill(bench.size.slow_before);
     forget(&folder.join("journal.db"));

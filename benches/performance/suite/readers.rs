@@ -5,9 +5,9 @@ use std::thread;
 
 use fastrand::Rng;
 
+use super::Bench;
 use super::figures::median;
 use super::sink::{Sink, watch};
-use super::{Bench, fresh};
 
 const READERS: usize = 8;
 
@@ -28,7 +28,7 @@ pub fn measure(bench: &mut Bench) {
 
 /// Events a second of the backlog's beginning. Each reader waits for its answer, and asks again at once.
 fn drain(bench: &Bench, readers: usize, asked: &AtomicU64) -> f64 {
-    let folder = fresh(&bench.size.folder.join("readers"));
+    let folder = bench.fresh("readers");
     let mut sink = Sink::start(&folder, &bench.kafka.bootstrap(), "");
     sink.await_health();
     let done = AtomicBool::new(false);

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::Bench;
 use super::broker;
 use super::figures::median;
 use super::records::{Record, Records};
 use super::sink::{Sink, newest};
-use super::{Bench, fresh};
 use crate::harness::{eventually, within};
 
 const FAMILY: &str = "replayed";
@@ -22,7 +22,7 @@ pub fn measure(bench: &mut Bench) {
     let count = bench.size.replayed;
     broker::fill(&bench.kafka, FAMILY, count);
     broker::create(&bench.kafka, BARE);
-    let folder = fresh(&bench.size.folder.join("replay"));
+    let folder = bench.fresh("replay");
     let mut sink = Sink::start(&folder, &bench.kafka.bootstrap(), &broker::subscription(FAMILY));
     eventually("all records are there", || {
         sink.assert_running();

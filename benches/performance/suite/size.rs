@@ -31,6 +31,7 @@ pub struct Size {
     pub unbatched: u64,
 }
 
+#[allow(dead_code)] // One of the two is the benchmark's, the other the test's.
 impl Size {
     pub fn full() -> Size {
         let largest = std::env::var("BENCH_GROWTH_ROWS").map_or(50_000_000, |rows| rows.parse().expect("a number"));
@@ -56,7 +57,6 @@ impl Size {
     }
 
     /// Just enough to see that everything is measured.
-    #[allow(dead_code)] // The test's, not the benchmark's.
     pub fn short(folder: PathBuf) -> Size {
         Size {
             folder,

@@ -8,7 +8,7 @@ use super::figures::{median, p99};
 use super::readers::ask;
 use super::records::{Record, Records};
 use super::sink::{Sink, newest};
-use super::{Bench, fresh, process};
+use super::{Bench, process};
 
 /// One partition, so that events get their numbers in the order in which they were sent.
 const TOPIC: &str = "visible.leads.created";
@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 pub fn measure(bench: &mut Bench) {
     bench.kafka.create_topics(&[TOPIC], 1, "1");
-    let folder = fresh(&bench.size.folder.join("visible"));
+    let folder = bench.fresh("visible");
     let bootstrap = bench.kafka.bootstrap();
     let mut sink = Sink::start(&folder, &bootstrap, &broker::subscription("visible"));
     let sender = broker::sender(&bootstrap, &[("linger.ms", "0")]);
