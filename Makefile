@@ -57,7 +57,7 @@ bench:
 	tests/kafka/kafka.sh fetch
 	tests/tools.sh bench || echo "The Python consumers are left out."
 ifdef SHORT
-	cargo test --locked --test it -- bench:: --nocapture
+	cargo test --locked --test it -- performance:: --nocapture
 else
 	cargo bench --locked --bench performance -- $(PARTS)
 endif

@@ -96,17 +96,25 @@ fn open(journal: &Path, indexes: Indexes) -> Connection {
     connection
 }
 
-/// Drops the indexes of the events, and gives the statements that make them again.
+/// Drops the indexes of the events, and gives the statements that make them again; and that put down again what SQLite's
+/// planner was told of them, which goes with them.
 pub fn drop_indexes(connection: &Connection) -> Vec<String> {
-    let sql =
-        "SELECT name, sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'event_journal' AND sql IS NOT NULL";
-    let mut select = connection.prepare(sql).expect("a statement");
-    let all = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
-    let all: Vec<(String, String)> = all.map(|index| index.expect("two columns")).collect();
-    for (name, _) in &all {
-        connection.execute_batch(&format!("DROP INDEX {name}")).expect("it is there");
+    let of_events = "type = 'index' AND tbl_name = 'event_journal' AND sql IS NOT NULL";
+    let mut restore = texts(connection, &format!("SELECT sql FROM sqlite_schema WHERE {of_events}"));
+    let told = "SELECT format('INSERT INTO sqlite_stat1 VALUES (%Q, %Q, %Q)', tbl, idx, stat) FROM sqlite_stat1 \
+                WHERE tbl = 'event_journal'";
+    restore.extend(texts(connection, told));
+    for drop in texts(connection, &format!("SELECT format('DROP INDEX %s', name) FROM sqlite_schema WHERE {of_events}"))
+    {
+        connection.execute_batch(&drop).expect("it is there");
     }
-    all.into_iter().map(|(_, sql)| sql).collect()
+    restore
+}
+
+fn texts(connection: &Connection, sql: &str) -> Vec<String> {
+    let mut select = connection.prepare(sql).expect("a statement");
+    let rows = select.query_map([], |row| row.get(0)).expect("rows");
+    rows.collect::<Result<_, _>>().expect("texts")
 }
 
 fn append(connection: &Connection, batch: &[Row]) -> rusqlite::Result<()> {
