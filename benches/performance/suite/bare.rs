@@ -96,25 +96,15 @@ fn open(journal: &Path, indexes: Indexes) -> Connection {
     connection
 }
 
-/// Drops the indexes of the events, and gives the statements that make them again; and that put down again what SQLite's
-/// planner was told of them, which goes with them.
-pub fn drop_indexes(connection: &Connection) -> Vec<String> {
-    let of_events = "type = 'index' AND tbl_name = 'event_journal' AND sql IS NOT NULL";
-    let mut restore = texts(connection, &format!("SELECT sql FROM sqlite_schema WHERE {of_events}"));
-    let told = "SELECT format('INSERT INTO sqlite_stat1 VALUES (%Q, %Q, %Q)', tbl, idx, stat) FROM sqlite_stat1 \
-                WHERE tbl = 'event_journal'";
-    restore.extend(texts(connection, told));
-    for drop in texts(connection, &format!("SELECT format('DROP INDEX %s', name) FROM sqlite_schema WHERE {of_events}"))
-    {
+fn drop_indexes(connection: &Connection) {
+    let sql = "SELECT format('DROP INDEX %s', name) FROM sqlite_schema \
+               WHERE type = 'index' AND tbl_name = 'event_journal' AND sql IS NOT NULL";
+    let mut select = connection.prepare(sql).expect("a statement");
+    let drops = select.query_map([], |row| row.get(0)).expect("rows");
+    let drops: Vec<String> = drops.collect::<Result<_, _>>().expect("texts");
+    for drop in drops {
         connection.execute_batch(&drop).expect("it is there");
     }
-    restore
-}
-
-fn texts(connection: &Connection, sql: &str) -> Vec<String> {
-    let mut select = connection.prepare(sql).expect("a statement");
-    let rows = select.query_map([], |row| row.get(0)).expect("rows");
-    rows.collect::<Result<_, _>>().expect("texts")
 }
 
 fn append(connection: &Connection, batch: &[Row]) -> rusqlite::Result<()> {

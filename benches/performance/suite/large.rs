@@ -60,16 +60,9 @@ impl Journal {
         let missing = rows.saturating_sub(newest(&self.path) as u64);
         let connection = Connection::open(&self.path).expect("it was just made");
         connection
-            .execute_batch(
-                "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1048576; PRAGMA threads = 2; BEGIN",
-            )
+            .execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -1048576; BEGIN")
             .expect("nobody else has it");
-        // Sorting all rows for an index takes less time than putting each where it belongs.
-        let indexes = bare::drop_indexes(&connection);
         self.insert(&connection, missing).expect("there is room");
-        for index in indexes {
-            connection.execute_batch(&index).expect("there is room");
-        }
         connection.execute_batch("COMMIT; PRAGMA journal_mode = WAL").expect("there is room");
         drop(connection);
         fs::File::open(&self.path).and_then(|file| file.sync_all()).expect("there is room");

@@ -22,7 +22,7 @@ pub struct Size {
     pub slow_for: Duration,
     pub visible_per_second: u32,
     pub visible_for: Duration,
-    /// Events that come alone, one of so many after a long quiet.
+    /// Events that come alone, and how long a quiet is before each.
     pub lone: usize,
     pub lone_quiet: Duration,
     pub idle_for: Duration,
@@ -48,7 +48,7 @@ impl Size {
             slow_for: Duration::from_secs(120),
             visible_per_second: 1000,
             visible_for: Duration::from_secs(20),
-            lone: 40,
+            lone: 20,
             lone_quiet: Duration::from_secs(3),
             idle_for: Duration::from_secs(30),
             replayed: 100_000,
@@ -70,7 +70,7 @@ impl Size {
             slow_for: Duration::from_secs(3),
             visible_per_second: 100,
             visible_for: Duration::from_secs(1),
-            lone: 4,
+            lone: 2,
             lone_quiet: Duration::from_millis(300),
             idle_for: Duration::from_secs(1),
             replayed: 1_000,

@@ -44,14 +44,16 @@ pub fn measure(bench: &mut Bench) {
     bench.report.put("visible_p99_ms", p99(crowd.clone()));
     bench.report.put("visible_p50_ms", median(crowd));
     let mut random = fastrand::Rng::with_seed(40);
-    // A long quiet before each fifth, and pauses of no rhythm before the others.
+    // Each second one comes after a quiet that is long, the others soon after another one.
     let alone = |number: usize| {
-        let short = Duration::from_millis(random.u64(150..700));
-        thread::sleep(if number % 5 == 0 { size.lone_quiet + short } else { short });
+        let soon = Duration::from_millis(random.u64(150..700));
+        thread::sleep(if number.is_multiple_of(2) { size.lone_quiet + soon } else { soon });
     };
-    let lone = times(&sink, size.lone, alone, &mut send);
+    let lone = times(&sink, 2 * size.lone, alone, &mut send);
+    let (lone, soon): (Vec<f64>, Vec<f64>) = lone.chunks(2).map(|two| (two[0], two[1])).unzip();
     bench.report.put("visible_idle_p99_ms", p99(lone.clone()));
     bench.report.put("visible_idle_p50_ms", median(lone));
+    bench.report.put("visible_soon_after_another_p99_ms", p99(soon));
     bench.report.put("idle_cpu", idle(&sink, size.idle_for));
 }
 
