@@ -37,8 +37,10 @@ pub struct Bench<'a> {
     sink: Option<Drained>,
 }
 
-/// Each part by its name.
-const PARTS: [(&str, fn(&mut Bench)); 6] = [
+/// What it is called, and what puts its figures into the report.
+type Part = (&'static str, fn(&mut Bench));
+
+const PARTS: [Part; 6] = [
     ("ingest", ingest::measure),
     ("beside", beside::measure),
     ("readers", readers::measure),
