@@ -30,9 +30,9 @@ fn main() {
 
     let scope = Scope { tenant_id: "t0".to_owned(), key: None, last_event_id: ROWS, last_letter_id: 0 };
     let erasure = writer.begin_erasure(&scope, &act(), Timestamp::now()).unwrap().certificate;
-    let (mut times, mut since, mut rows) = (Vec::new(), String::new(), 0);
+    let (mut times, mut after, mut rows) = (Vec::new(), 0, 0);
     loop {
-        let (next, last) = readers.next_to_erase(erasure, &scope, &since).unwrap();
+        let (next, last) = readers.next_to_erase(erasure, &scope, after).unwrap();
         if next.is_empty() {
             break;
         }
@@ -41,7 +41,7 @@ fn main() {
             writer.erase(erasure, &scope, &next).unwrap().unwrap();
             writer.checkpoint().unwrap();
         }));
-        since = last;
+        after = last;
     }
     report("erase 500", &mut times, rows);
 
