@@ -38,11 +38,7 @@ const VARIANTS: [(&str, &str, &str); 6] = [
         "DROP INDEX event_journal_received",
         "CREATE INDEX event_journal_received ON event_journal (received_at)",
     ),
-    (
-        "+ (kafka_key)",
-        "CREATE INDEX more ON event_journal (kafka_key) WHERE kafka_key IS NOT NULL",
-        "DROP INDEX more",
-    ),
+    ("+ (kafka_key)", "CREATE INDEX more ON event_journal (kafka_key) WHERE kafka_key IS NOT NULL", "DROP INDEX more"),
     (
         "+ (tenant_id, received_at), (topic, received_at)",
         "CREATE INDEX more ON event_journal (tenant_id, received_at); CREATE INDEX most ON event_journal (topic, received_at)",

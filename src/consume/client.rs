@@ -17,15 +17,17 @@ use crate::config::{Config, GroupProtocol};
 use crate::queue::Partition;
 
 /// Defaults that `kafka.properties` may change.
-const DEFAULTS: [(&str, &str); 8] = [
+const DEFAULTS: [(&str, &str); 9] = [
     // A new topic that a ^regex matches is found at the next refresh: well within a minute.
     ("topic.metadata.refresh.interval.ms", "20000"),
     ("allow.auto.create.topics", "false"),
     ("check.crcs", "true"),
-    // What is fetched ahead, a consumer: 16 MiB, and up to 4 MiB of fetch responses on top.
+    // What is fetched ahead, a consumer: 16 MiB, and up to 4 MiB of fetch responses on top, which compression may make
+    // several times as large. librdkafka asks on for each partition that has less than so many messages waiting.
     ("queued.max.messages.kbytes", "16384"),
-    ("queued.min.messages", "20000"),
+    ("queued.min.messages", "2000"),
     ("fetch.max.bytes", "4194304"),
+    ("fetch.message.max.bytes", "262144"),
     ("fetch.queue.backoff.ms", "10"),
     ("statistics.interval.ms", "1000"),
 ];

@@ -109,7 +109,8 @@ impl Intake {
         let mut batch = std::mem::replace(&mut self.batch, Batch::new(Instant::now()));
         count_ingested(&batch.items[batch.counted..], &shared.metrics);
         batch.counted = batch.items.len();
-        let ends: HashMap<Partition, i64> = batch.items.iter().map(|item| (item.partition(), end(item))).collect();
+        let ends: HashMap<Partition, i64> =
+            batch.items.iter().map(|item| (item.partition(), item.next_offset())).collect();
         let sighting = |partition: &Partition| Some((partition.clone(), self.assigned.get(partition)?.sighting?));
         batch.sightings = ends.keys().filter_map(sighting).collect();
         match shared.inlet.offer(batch, patience) {
@@ -148,15 +149,6 @@ fn is_doubtful(doubted_at: &mut Option<Instant>, now: Instant) -> bool {
     }
     *doubted_at = Some(now);
     true
-}
-
-/// The offset after an item.
-fn end(item: &Item) -> i64 {
-    match item {
-        Item::NotDelivered { next_offset, .. } => *next_offset,
-        Item::Begin(begin) => begin.at.offset,
-        Item::Event(_) | Item::DeadLetter(_) => item.position().offset + 1,
-    }
 }
 
 fn count_ingested(items: &[Item], metrics: &Metrics) {

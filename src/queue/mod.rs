@@ -47,6 +47,21 @@ impl Item {
         (Arc::clone(&position.topic), position.partition)
     }
 
+    /// The offset to read on from when this item is durable.
+    pub fn next_offset(&self) -> i64 {
+        match self {
+            Item::NotDelivered { next_offset, .. } => *next_offset,
+            Item::Begin(begin) => begin.at.offset,
+            Item::Event(_) | Item::DeadLetter(_) => self.position().offset + 1,
+        }
+    }
+
+    /// Whether both are of one partition.
+    pub fn is_beside(&self, other: &Item) -> bool {
+        let (own, other) = (self.position(), other.position());
+        own.partition == other.partition && own.topic == other.topic
+    }
+
     /// The tenant that the item counts for, whether it can be stored or not.
     pub fn tenant_id(&self) -> &str {
         match self {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::coverage::{Log, Logs, Ranges};
 use super::row::{headers_text, is_constraint, is_the_records, key, key_ref, refusal, time_text, value};
@@ -184,17 +184,20 @@ impl Writer {
         isolation: Isolation,
     ) -> Result<(Appended, Logs), Failure> {
         let chain = chain::Head::open(&self.connection)?;
-        let mut rows =
-            Rows { connection: &self.connection, journal_id: &self.journal_id, received_at, isolation, chain };
+        let (connection, journal_id) = (&self.connection, &*self.journal_id);
+        let mut rows = Rows { connection, journal_id, received_at, isolation, chain, insert: None };
         let ranges = Ranges { connection: &self.connection, recorded_at: received_at };
         let compared = self.logs.compares();
         let mut logs = self.logs.clone();
         let mut touched: HashSet<Partition> = HashSet::new();
         let mut appended = Appended::default();
-        for item in items {
-            let partition = item.partition();
-            let fate = self.fill_one(item, &partition, &mut logs, (&mut rows, &ranges), &mut appended)?;
-            appended.fates.push(fate);
+        // Records come in runs of one partition.
+        for run in items.chunk_by(|one, next| one.is_beside(next)) {
+            let partition = run[0].partition();
+            for item in run {
+                let fate = self.fill_one(item, &partition, &mut logs, (&mut rows, &ranges), &mut appended)?;
+                appended.fates.push(fate);
+            }
             touched.insert(partition);
         }
         for (partition, sighting) in sightings {
@@ -301,6 +304,8 @@ struct Rows<'a> {
     isolation: Isolation,
     /// None while the chain is off.
     chain: Option<chain::Head>,
+    /// [`INSERT_EVENT`], from the first event on.
+    insert: Option<CachedStatement<'a>>,
 }
 
 impl Rows<'_> {
@@ -365,7 +370,10 @@ impl Rows<'_> {
         let payload = ValueRef::Text(record.value.as_deref().unwrap_or_default());
         let (key, headers) = (key_ref(record), headers_text(record));
         let replay_of = self.replay_of(record)?;
-        let inserted = self.connection.prepare_cached(INSERT_EVENT).and_then(|mut insert| {
+        if self.insert.is_none() {
+            self.insert = Some(self.connection.prepare_cached(INSERT_EVENT).map_err(|error| self.blame(error))?);
+        }
+        let inserted = self.insert.as_mut().map_or(Ok(0), |insert| {
             insert.execute(params![
                 event.tenant_id,
                 &*position.topic,

@@ -181,25 +181,29 @@ impl Write {
         let mut persisted: HashMap<(&str, &str), u64> = HashMap::new();
         let mut next_offsets: HashMap<Partition, i64> = HashMap::new();
         let mut withheld: HashSet<Partition> = HashSet::new();
-        for (item, fate) in items.iter().zip(&appended.fates) {
-            let position = item.position();
-            match (item, fate) {
-                (Item::Event(event), Fate::Journaled) => {
-                    *persisted.entry((&position.topic, &event.tenant_id)).or_default() += 1;
+        let mut fates = appended.fates.iter();
+        for run in items.chunk_by(|one, next| one.is_beside(next)) {
+            let mut next_offset = None;
+            for (item, fate) in run.iter().zip(&mut fates) {
+                match (item, fate) {
+                    (Item::Event(event), Fate::Journaled) => {
+                        *persisted.entry((&item.position().topic, &event.tenant_id)).or_default() += 1;
+                    }
+                    (_, Fate::DeadLettered(reason)) => {
+                        self.metrics.count_dead_letters(&item.position().topic, reason.as_str(), 1);
+                    }
+                    (_, Fate::Withheld) => {
+                        withheld.insert(item.partition());
+                        continue;
+                    }
+                    (Item::Begin(_) | Item::NotDelivered { .. }, _) => {}
+                    _ => self.metrics.count_duplicates(&item.position().topic, 1),
                 }
-                (_, Fate::DeadLettered(reason)) => self.metrics.count_dead_letters(&position.topic, reason.as_str(), 1),
-                (_, Fate::Withheld) => {
-                    withheld.insert(item.partition());
-                    continue;
-                }
-                (Item::Begin(_) | Item::NotDelivered { .. }, _) => {}
-                _ => self.metrics.count_duplicates(&position.topic, 1),
+                next_offset = Some(item.next_offset());
             }
-            let next_offset = match item {
-                Item::NotDelivered { next_offset, .. } => *next_offset,
-                _ => position.offset + i64::from(item.record().is_some()),
-            };
-            next_offsets.insert(item.partition(), next_offset);
+            if let Some(next_offset) = next_offset {
+                next_offsets.insert(run[0].partition(), next_offset);
+            }
         }
         if !persisted.is_empty() {
             self.metrics.flow.last_persisted.set(Timestamp::now().as_microsecond() as f64 / 1e6);
