@@ -22,8 +22,8 @@ const RATES: [u32; 3] = [1, 10, 100];
 /// A name, and what stands in the configuration.
 const SETTINGS: [(&str, &str); 4] = [
     ("the defaults", ""),
-    ("write.batch_age_max = \"1s\"", "write.batch_age_max = \"1s\"\n"),
-    ("write.batch_age_max = \"10s\"", "write.batch_age_max = \"10s\"\n"),
+    ("write.batch_interval = \"0s\"", "write.batch_interval = \"0s\"\n"),
+    ("write.batch_interval = \"10s\"", "write.batch_interval = \"10s\"\nwrite.batch_rows_min = 1000\n"),
     ("journal.chain = true", "journal.chain = true\n"),
 ];
 /// The group's first rebalance is over, and the first checkpoint too.

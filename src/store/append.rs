@@ -2,24 +2,14 @@
 
 use std::collections::HashSet;
 
-use jiff::Timestamp;
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
-
 use super::coverage::{Log, Logs, Ranges};
-use super::row::{headers_text, is_constraint, is_the_records, key, key_ref, refusal, time_text, value};
-use super::{StoreError, Writer, chain, jobs, letters, overlap};
+use super::row::{is_constraint, time_text};
+use super::rows::{Failure, Isolation, Rows, refused};
+use super::{StoreError, Writer, chain, overlap};
 use crate::coverage::{Gap, NewLog};
-use crate::dead_letter::{DeadLetter, Reason, tenant};
-use crate::event::{Event, Record};
+use crate::dead_letter::Reason;
 use crate::queue::{Item, Partition, Sighting};
-
-const INSERT_EVENT: &str = "INSERT INTO event_journal (tenant_id, topic, payload, received_at, kafka_partition, \
-     kafka_offset, kafka_key, kafka_headers, kafka_timestamp, replay_of, kafka_epoch) \
-     VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)";
-const INSERT_DEAD_LETTER: &str = "INSERT INTO event_dlq (topic, payload, error, received_at, reason, \
-     kafka_partition, kafka_offset, kafka_key, kafka_headers, kafka_timestamp, kafka_epoch, tenant_id) \
-     VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)";
+use jiff::Timestamp;
 
 /// What became of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,31 +31,6 @@ pub struct Appended {
     pub new_logs: Vec<(Partition, NewLog)>,
     /// Partitions that were halted, and why.
     pub halted: Vec<(Partition, String)>,
-}
-
-/// How much one refused row takes with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Isolation {
-    /// The batch: nothing is refused, which is nearly always so.
-    None,
-    /// The row: each has a savepoint.
-    Savepoint,
-    /// A trigger that rolls the whole transaction back (`RAISE(ROLLBACK)`) leaves only this: one row a transaction.
-    Transaction,
-}
-
-/// Why a transaction was not committed.
-enum Failure {
-    /// A rule that an operator added refused a row: the record's fault. Try again with more isolation.
-    Refused(rusqlite::Error),
-    /// The box's fault.
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Failure {
-        Failure::Sqlite(error)
-    }
 }
 
 impl Writer {
@@ -185,7 +150,7 @@ impl Writer {
     ) -> Result<(Appended, Logs), Failure> {
         let chain = chain::Head::open(&self.connection)?;
         let (connection, journal_id) = (&self.connection, &*self.journal_id);
-        let mut rows = Rows { connection, journal_id, received_at, isolation, chain, insert: None };
+        let mut rows = Rows::new(connection, journal_id, received_at, isolation, chain);
         let ranges = Ranges { connection: &self.connection, recorded_at: received_at };
         let compared = self.logs.compares();
         let mut logs = self.logs.clone();
@@ -200,6 +165,7 @@ impl Writer {
             }
             touched.insert(partition);
         }
+        rows.insert_waiting()?;
         for (partition, sighting) in sightings {
             if let Some(log) = logs.get_mut(partition).filter(|_| touched.contains(partition)) {
                 log.see(sighting);
@@ -220,12 +186,12 @@ impl Writer {
         Ok((appended, logs))
     }
 
-    fn fill_one(
+    fn fill_one<'a>(
         &self,
-        item: &Item,
+        item: &'a Item,
         partition: &Partition,
         logs: &mut Logs,
-        (rows, ranges): (&mut Rows, &Ranges),
+        (rows, ranges): (&mut Rows<'a>, &Ranges),
         appended: &mut Appended,
     ) -> Result<Fate, Failure> {
         if let Item::Begin(begin) = item {
@@ -296,183 +262,14 @@ impl Writer {
     }
 }
 
-/// The statements of one transaction.
-struct Rows<'a> {
-    connection: &'a Connection,
-    journal_id: &'a str,
-    received_at: &'a str,
-    isolation: Isolation,
-    /// None while the chain is off.
-    chain: Option<chain::Head>,
-    /// [`INSERT_EVENT`], from the first event on.
-    insert: Option<CachedStatement<'a>>,
-}
-
-impl Rows<'_> {
-    /// Stores a record of `log`; one that was stored under the log before becomes this one's.
-    fn store(&mut self, item: &Item, partition: &Partition, log: &Log) -> Result<Fate, Failure> {
-        let found = match item.record() {
-            Some(record) => overlap::adopt(self.connection, partition, log, record)?,
-            None => None,
-        };
-        match (item, found) {
-            (_, Some(overlap::Found::Journal)) => Ok(Fate::Journaled),
-            (Item::Event(event), None) => {
-                let fate = self.insert(event, log.at.epoch)?;
-                self.recognise(&event.record, fate)?;
-                Ok(fate)
-            }
-            (Item::DeadLetter(letter), _) => {
-                let fate = Fate::DeadLettered(letter.reason);
-                if found.is_none() {
-                    self.insert_dead_letter(letter, log.at.epoch)?;
-                    self.recognise(&letter.record, fate)?;
-                }
-                Ok(fate)
-            }
-            (_, Some(overlap::Found::DeadLetters)) => Ok(Fate::DeadLettered(Reason::Constraint)),
-            (Item::Begin(_) | Item::NotDelivered { .. }, None) => Ok(Fate::Skipped),
-        }
-    }
-
-    fn insert(&mut self, event: &Event, epoch: i64) -> Result<Fate, Failure> {
-        if self.isolation != Isolation::Savepoint {
-            self.insert_event(event, epoch)?;
-            return Ok(Fate::Journaled);
-        }
-        self.connection.execute_batch("SAVEPOINT row")?;
-        let refused = match self.insert_event(event, epoch) {
-            Ok(()) => None,
-            Err(Failure::Refused(error)) if !self.connection.is_autocommit() => Some(refused(event, &error)),
-            Err(failure) => return Err(failure),
-        };
-        if refused.is_some() {
-            self.connection.execute_batch("ROLLBACK TO row")?;
-        }
-        self.connection.execute_batch("RELEASE row")?;
-        let Some(letter) = refused else { return Ok(Fate::Journaled) };
-        self.insert_dead_letter(&letter, epoch)?;
-        Ok(Fate::DeadLettered(letter.reason))
-    }
-
-    /// Whether the record or the box is at fault that an event was not inserted.
-    fn blame(&self, error: rusqlite::Error) -> Failure {
-        if is_the_records(self.connection, INSERT_EVENT, &error) {
-            Failure::Refused(error)
-        } else {
-            Failure::Sqlite(error)
-        }
-    }
-
-    fn insert_event(&mut self, event: &Event, epoch: i64) -> Result<(), Failure> {
-        let record = &event.record;
-        let position = &record.position;
-        let payload = ValueRef::Text(record.value.as_deref().unwrap_or_default());
-        let (key, headers) = (key_ref(record), headers_text(record));
-        let replay_of = self.replay_of(record)?;
-        if self.insert.is_none() {
-            self.insert = Some(self.connection.prepare_cached(INSERT_EVENT).map_err(|error| self.blame(error))?);
-        }
-        let inserted = self.insert.as_mut().map_or(Ok(0), |insert| {
-            insert.execute(params![
-                event.tenant_id,
-                &*position.topic,
-                ToSqlOutput::Borrowed(payload),
-                self.received_at,
-                position.partition,
-                position.offset,
-                ToSqlOutput::Borrowed(key),
-                headers,
-                record.timestamp_ms,
-                replay_of,
-                epoch,
-            ])
-        });
-        // A trigger may have it ignored.
-        let is_there = inserted.map_err(|error| self.blame(error))? == 1;
-        let Some(chain) = self.chain.as_mut().filter(|_| is_there) else { return Ok(()) };
-        let row = chain::EventRow {
-            content: [payload, key, headers.as_deref().map_or(ValueRef::Null, ValueRef::from)],
-            rest: [
-                ValueRef::Text(event.tenant_id.as_bytes()),
-                ValueRef::Text(position.topic.as_bytes()),
-                ValueRef::Text(self.received_at.as_bytes()),
-                ValueRef::Integer(position.partition.into()),
-                ValueRef::Integer(position.offset),
-                record.timestamp_ms.map_or(ValueRef::Null, ValueRef::Integer),
-                replay_of.map_or(ValueRef::Null, ValueRef::Integer),
-                ValueRef::Null,
-            ],
-        };
-        Ok(chain.add(self.connection, self.connection.last_insert_rowid(), &row)?)
-    }
-
-    /// The record was inserted just now. If it was sent from here, it has come back.
-    fn recognise(&self, record: &Record, fate: Fate) -> rusqlite::Result<()> {
-        if record.headers.0.is_empty() {
-            return Ok(());
-        }
-        jobs::observe(self.connection, record, self.journal_id)?;
-        let event_id = (fate == Fate::Journaled).then(|| self.connection.last_insert_rowid());
-        letters::observe(self.connection, record, self.journal_id, event_id)
-    }
-
-    /// The row that the record is a replay of. In a file that was restored from a backup another event may have got
-    /// that row's number since: then it is none.
-    fn replay_of(&self, record: &Record) -> rusqlite::Result<Option<i64>> {
-        let (Some(id), Some(place)) = (record.headers.replay_of(self.journal_id), record.headers.replay_position())
-        else {
-            return Ok(None);
-        };
-        let sql = "SELECT topic || '/' || kafka_partition || '/' || kafka_offset = ?2 FROM event_journal WHERE id = ?1";
-        let same: Option<bool> =
-            self.connection.prepare_cached(sql)?.query_row((id, place), |row| row.get(0)).optional()?;
-        Ok((same != Some(false)).then_some(id))
-    }
-
-    fn insert_dead_letter(&self, letter: &DeadLetter, epoch: i64) -> Result<(), Failure> {
-        let record = &letter.record;
-        let row = params![
-            &*record.position.topic,
-            value(record),
-            letter.error(),
-            self.received_at,
-            letter.reason.as_str(),
-            record.position.partition,
-            record.position.offset,
-            key(record),
-            headers_text(record),
-            record.timestamp_ms,
-            epoch,
-            tenant(record),
-        ];
-        let inserted = self.connection.prepare_cached(INSERT_DEAD_LETTER).and_then(|mut insert| insert.execute(row));
-        // There is no second DLQ: a rule on this table is the box's fault, not the record's.
-        inserted
-            .map(|_| ())
-            .map_err(|error| Failure::Sqlite(if is_constraint(&error) { refused_by_dlq() } else { error }))
-    }
-}
-
-fn refused_by_dlq() -> rusqlite::Error {
-    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT);
-    let message = "a constraint or trigger on event_dlq refuses dead letters; drop it with `crm-events-sink sql`";
-    rusqlite::Error::SqliteFailure(code, Some(message.to_owned()))
-}
-
-/// The dead letter that a refused event becomes.
-fn refused(event: &Event, error: &rusqlite::Error) -> DeadLetter {
-    let (reason, message) = refusal(error);
-    DeadLetter { record: event.record.clone(), reason, message }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::audit::Act;
     use crate::coverage::{Begin, GapReason};
+    use crate::dead_letter::DeadLetter;
     use crate::dead_letter::breaker::Limits;
-    use crate::event::{Headers, Position};
+    use crate::event::{Bytes, Event, Headers, Position, Record};
     use crate::store::Rules;
 
     fn event(offset: i64) -> Item {
@@ -480,6 +277,44 @@ mod tests {
         let value = Some(b"{}".to_vec());
         let record = Record { position, key: None, value, headers: Headers::default(), timestamp_ms: None };
         Item::Event(Event { record, tenant_id: "acme".into() })
+    }
+
+    /// With all that a row has; every seventh has a header, so that it is inserted by itself.
+    fn whole_event(offset: i64) -> Item {
+        let text = |text: String| Bytes(text.into_bytes());
+        let record = Record {
+            position: Position { topic: format!("topic{}", offset / 50).into(), partition: 0, offset: offset % 50 },
+            key: (offset % 3 > 0)
+                .then(|| if offset % 5 == 0 { Bytes(vec![0xff]) } else { text(format!("key{offset}")) }),
+            value: Some(format!(r#"{{"n":{offset}}}"#).into_bytes()),
+            headers: Headers((offset % 7 == 0).then(|| (text("h".to_owned()), None)).into_iter().collect()),
+            timestamp_ms: (offset % 2 > 0).then_some(1_762_200_000_000 + offset),
+        };
+        Item::Event(Event { record, tenant_id: format!("tenant{}", offset % 4) })
+    }
+
+    #[test]
+    fn rows_that_are_inserted_at_once_are_those_that_are_inserted_one_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = |name: &str, chain: bool| {
+            let mut writer = Writer::open(&folder.path().join(name), Rules { chain, ..RULES }).unwrap();
+            let begins = (0..3).map(|number| {
+                let at = Position { topic: format!("topic{number}").into(), partition: 0, offset: 0 };
+                Item::Begin(Begin { at, epoch: 0, topic_id: None, new_log: None, gaps: Vec::new() })
+            });
+            let mut items: Vec<Item> = begins.chain((0..150).map(whole_event)).collect();
+            let now = "2025-11-03T20:03:58Z".parse().unwrap();
+            writer.append(&items, &[], now).unwrap();
+            let sql = "SELECT format('%s %s %s %s %s %s %s %s %s %s %s %s', id, tenant_id, topic, payload, received_at, \
+                       kafka_partition, kafka_offset, quote(kafka_key), quote(kafka_headers), quote(kafka_timestamp), \
+                       quote(replay_of), kafka_epoch) FROM event_journal ORDER BY id";
+            let mut select = writer.connection.prepare(sql).unwrap();
+            select.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect::<Vec<String>>()
+        };
+        // The chain takes the rows one by one.
+        let (at_once, one_by_one) = (rows("at_once.db", false), rows("one_by_one.db", true));
+        assert_eq!(at_once.len(), 150);
+        assert_eq!(at_once, one_by_one);
     }
 
     const RULES: Rules =

@@ -24,6 +24,7 @@ mod query;
 mod reserve;
 mod retention;
 mod row;
+mod rows;
 mod scrub;
 mod search;
 mod segment;
