@@ -22,8 +22,8 @@ pub struct Queue {
 
 impl Default for Queue {
     fn default() -> Queue {
-        // 16 × 1 MiB: enough for four full transactions, so that the writer never waits for the consumer.
-        Queue { batches_max: 16, batch_bytes_max: 1 << 20 }
+        // 8 × 1 MiB: two full transactions, so that the writer never waits for the consumer.
+        Queue { batches_max: 8, batch_bytes_max: 1 << 20 }
     }
 }
 
