@@ -302,7 +302,7 @@ mod tests {
                 let at = Position { topic: format!("topic{number}").into(), partition: 0, offset: 0 };
                 Item::Begin(Begin { at, epoch: 0, topic_id: None, new_log: None, gaps: Vec::new() })
             });
-            let mut items: Vec<Item> = begins.chain((0..150).map(whole_event)).collect();
+            let items: Vec<Item> = begins.chain((0..150).map(whole_event)).collect();
             let now = "2025-11-03T20:03:58Z".parse().unwrap();
             writer.append(&items, &[], now).unwrap();
             let sql = "SELECT format('%s %s %s %s %s %s %s %s %s %s %s %s', id, tenant_id, topic, payload, received_at, \
