@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -13,6 +14,8 @@ use serde_json::value::RawValue;
 
 /// The tenant of an event whose payload names none.
 pub const UNKNOWN_TENANT: &str = "unknown";
+
+const TENANT_ID: &str = "tenant_id";
 
 /// Levels of a payload at most. SQLite's JSON functions stop there (`JSON_MAX_DEPTH` in its json.c), and one deeper
 /// payload in the journal would fail every query that looks into payloads.
@@ -182,15 +185,18 @@ pub fn decode(value: Option<&[u8]>) -> Result<String, DecodeError> {
     let value = value.ok_or(DecodeError::ValueAbsent)?;
     let text = std::str::from_utf8(value)
         .map_err(|e| DecodeError::NotUtf8(format!("invalid byte at position {}", e.valid_up_to())))?;
-    match serde_json::from_str::<Head>(text) {
+    // Names that are text are read in half the time that any others take.
+    match tenant_id::<TextName>(text).or_else(|_| tenant_id::<AnyName>(text)) {
         Ok(_) if is_too_deep(value) => Err(DecodeError::NotJson(format!("more than {DEPTH_MAX} levels deep"))),
-        Ok(head) => Ok(head.tenant_id.map_or_else(|| UNKNOWN_TENANT.to_owned(), Cow::into_owned)),
+        Ok(tenant_id) => Ok(tenant_id.map_or_else(|| UNKNOWN_TENANT.to_owned(), Cow::into_owned)),
         Err(error) => Err(undecodable(text, &error)),
     }
 }
 
 fn is_too_deep(json: &[u8]) -> bool {
-    let openings = json.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    // `[` and `{` differ in one bit. What a byte can count, the compiler counts many at once.
+    let openings = |piece: &[u8]| piece.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>();
+    let openings: usize = json.chunks(usize::from(u8::MAX)).map(|piece| usize::from(openings(piece))).sum();
     openings > DEPTH_MAX && depth(json) > DEPTH_MAX
 }
 
@@ -231,51 +237,81 @@ fn kind(json: &str) -> &'static str {
     }
 }
 
-/// The one field of an event's payload that the journal needs.
-struct Head<'a> {
-    tenant_id: Option<Cow<'a, str>>,
+/// The one member of an event's payload that the journal needs, if `json` is an object.
+fn tenant_id<'a, N: Name<'a>>(json: &'a str) -> serde_json::Result<Option<Cow<'a, str>>> {
+    let mut from = serde_json::Deserializer::from_str(json);
+    let tenant_id = from.deserialize_map(Object::<N>(PhantomData))?;
+    from.end()?;
+    Ok(tenant_id)
 }
 
-impl<'de> Deserialize<'de> for Head<'de> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Head<'de>, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Head<'de>;
+struct Object<N>(PhantomData<N>);
 
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
+impl<'de, N: Name<'de>> Visitor<'de> for Object<N> {
+    type Value = Option<Cow<'de, str>>;
 
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Head<'de>, M::Error> {
-                let mut tenant_id = None;
-                while let Some(Name { is_tenant_id }) = map.next_key()? {
-                    if is_tenant_id {
-                        tenant_id = tenant(map.next_value::<&RawValue>()?);
-                    } else {
-                        map.next_value::<IgnoredAny>()?;
-                    }
-                }
-                Ok(Head { tenant_id })
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut tenant_id = None;
+        while let Some(name) = map.next_key::<N>()? {
+            if name.is_tenant_id() {
+                tenant_id = tenant(map.next_value::<&RawValue>()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
-        from.deserialize_map(Object)
+        Ok(tenant_id)
     }
 }
 
 /// A member's name. Compared after its escapes are resolved, and never copied.
-struct Name {
+trait Name<'de>: Deserialize<'de> {
+    fn is_tenant_id(&self) -> bool;
+}
+
+/// A name that is text.
+struct TextName {
     is_tenant_id: bool,
 }
 
-impl<'de> Deserialize<'de> for Name {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Name, D::Error> {
-        // Raw: a name with a lone surrogate is odd JSON, but JSON; one with a control character is not.
-        let name = <&RawValue>::deserialize(from)?.get();
-        let is_tenant_id = match name.contains('\\') {
-            true => serde_json::from_str::<String>(name).is_ok_and(|name| name == "tenant_id"),
-            false => name == r#""tenant_id""#,
-        };
-        Ok(Name { is_tenant_id })
+impl Name<'_> for TextName {
+    fn is_tenant_id(&self) -> bool {
+        self.is_tenant_id
+    }
+}
+
+impl<'de> Deserialize<'de> for TextName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<TextName, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = TextName;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<TextName, E> {
+                Ok(TextName { is_tenant_id: name == TENANT_ID })
+            }
+        }
+        from.deserialize_str(Text)
+    }
+}
+
+/// A name with a lone surrogate is odd JSON, and no text, but JSON; one with a control character is not.
+#[derive(serde::Deserialize)]
+#[serde(transparent)]
+struct AnyName<'a> {
+    #[serde(borrow)]
+    raw: &'a RawValue,
+}
+
+impl<'de> Name<'de> for AnyName<'de> {
+    fn is_tenant_id(&self) -> bool {
+        serde_json::from_str::<String>(self.raw.get()).is_ok_and(|name| name == TENANT_ID)
     }
 }
 
