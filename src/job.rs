@@ -129,8 +129,8 @@ pub enum Verdict {
 /// How far a job has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// These go out next.
-    Begin { job_id: i64, event_ids: Vec<i64> },
+    /// That became of those before, and these go out next.
+    Next { job_id: i64, verdicts: Vec<(i64, Verdict)>, event_ids: Vec<i64> },
     /// That became of them.
     Record { job_id: i64, verdicts: Vec<(i64, Verdict)> },
     /// What was in flight when the sink ended, as far as it did not come back. `Unsent` sends it again.

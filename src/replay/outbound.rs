@@ -158,14 +158,14 @@ pub struct Report {
     to: Sender<(i64, Delivery)>,
 }
 
-/// Settings of every producer. `patience_ms`: how long it tries, 0 for ever.
-pub fn client_config(config: &Config, patience_ms: u128) -> ClientConfig {
+/// Settings of every producer. `patience_ms`: how long it tries, 0 for ever; `linger_ms`: how long it waits for company.
+pub fn client_config(config: &Config, patience_ms: u128, linger_ms: u32) -> ClientConfig {
     let mut client = ClientConfig::new();
     // The producers of the CRM partition by murmur2; librdkafka's own default would put a key elsewhere. How large a
     // record may be is the broker's to say: what it gave may be larger than librdkafka's own limit.
     client.extend(config.client_properties(&[
         ("partitioner", "murmur2_random"),
-        ("linger.ms", "0"),
+        ("linger.ms", &linger_ms.to_string()),
         ("message.max.bytes", "104857600"),
     ]));
     client.set("enable.idempotence", "true").set("acks", "all").set("message.timeout.ms", patience_ms.to_string());

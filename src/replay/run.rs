@@ -19,14 +19,19 @@ use crate::job::{Step, Verdict};
 use crate::queue::{JobOrder, Order};
 use crate::store::{EventDetail, Job};
 
-/// Events that are in flight at once: a quarter of a second's, within this.
-const CHUNK_MAX: u32 = 500;
+/// Events that are in flight at once: a quarter of a second's, within this, and within the bytes that the store gives at
+/// once. Each chunk waits for a transaction and for the broker.
+const CHUNK_MAX: u32 = 10_000;
+/// How long the producer waits for company for an event: a job's come one after the other.
+const LINGER_MS: u32 = 5;
 /// How long the producer is listened to before what else there is to do is looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// How long to wait before what the box or the broker refused is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long the writer may take to begin with an order.
 const ORDER_PATIENCE: Duration = Duration::from_secs(5);
+/// What a job waits for while batches wait for the writer.
+const BEHIND: &str = "ingestion, which is behind";
 /// Without an acknowledgement for so long, a job says that it waits for Kafka.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -55,13 +60,23 @@ impl Run {
         if !self.settle() {
             return;
         }
-        let mut after = 0;
+        // What became of the chunk before is noted with the next one's beginning.
+        let (mut after, mut verdicts) = (0, Vec::new());
         loop {
+            let is_behind = self.is_behind();
+            let goes_on = self.control.lock().want == Want::Go && !is_behind && !verdicts.iter().any(is_unsent);
+            if !goes_on && !self.note(&mut verdicts) {
+                return;
+            }
             match self.control.wait_while(Duration::MAX, |want| want == Want::Pause) {
                 Want::Go | Want::Pause => {}
-                Want::Cancel | Want::Stop => return,
+                Want::Cancel | Want::Stop => {
+                    self.note(&mut verdicts);
+                    return;
+                }
             }
-            if self.stands_back() {
+            if is_behind {
+                self.wait_for(BEHIND.to_owned());
                 continue;
             }
             let chunk = (self.control.lock().rate_per_s / 4).clamp(1, CHUNK_MAX);
@@ -73,33 +88,33 @@ impl Run {
                 }
             };
             let Some(last) = events.last().map(id) else {
-                if self.step(Step::Finish { job_id: self.job.job_id }) && self.control.lock().want == Want::Go {
+                let is_done = self.note(&mut verdicts) && self.step(Step::Finish { job_id: self.job.job_id });
+                if is_done && self.control.lock().want == Want::Go {
                     tracing::info!(job = self.job.job_id, "replay job finished");
                     return;
                 }
                 continue;
             };
-            let event_ids = events.iter().map(id).collect();
-            if !self.step(Step::Begin { job_id: self.job.job_id, event_ids }) {
+            let (job_id, event_ids) = (self.job.job_id, events.iter().map(id).collect());
+            if !self.step(Step::Next { job_id, verdicts: std::mem::take(&mut verdicts), event_ids }) {
                 return;
             }
-            let verdicts = self.send(&events);
+            verdicts = self.send(&events);
             // Those that were not sent come next, when it goes on.
-            let unsent = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Unsent).map(|(id, _)| *id).min();
+            let unsent = verdicts.iter().filter(|verdict| is_unsent(verdict)).map(|(id, _)| *id).min();
             after = unsent.map_or(last, |first| first - 1);
-            if !self.step(Step::Record { job_id: self.job.job_id, verdicts }) {
-                return;
-            }
         }
     }
 
+    /// Has what became of a chunk noted, if it is not yet. Not so only when the sink stops.
+    fn note(&self, verdicts: &mut Vec<(i64, Verdict)>) -> bool {
+        let verdicts = std::mem::take(verdicts);
+        verdicts.is_empty() || self.step(Step::Record { job_id: self.job.job_id, verdicts })
+    }
+
     /// Ingestion comes first: while batches wait for the writer, nothing is sent.
-    fn stands_back(&self) -> bool {
-        let is_behind = self.shared.orders.batches_waiting() > self.shared.config.queue.batches_max / 2;
-        if is_behind {
-            self.wait_for("ingestion, which is behind".to_owned());
-        }
-        is_behind
+    fn is_behind(&self) -> bool {
+        self.shared.orders.batches_waiting() > self.shared.config.queue.batches_max / 2
     }
 
     /// Waits a little, and says what for.
@@ -175,6 +190,11 @@ impl Run {
             };
             if want != Want::Go {
                 return false;
+            }
+            if self.is_behind() {
+                self.control.say(Some(BEHIND.to_owned()));
+                self.producer.poll(TICK);
+                continue;
             }
             match self.pace.take(rate_per_s, Instant::now()) {
                 None => return true,
@@ -294,6 +314,10 @@ fn id(event: &Result<EventDetail, i64>) -> i64 {
     event.as_ref().map_or_else(|id| *id, |event| event.id)
 }
 
+fn is_unsent((_, verdict): &(i64, Verdict)) -> bool {
+    *verdict == Verdict::Unsent
+}
+
 fn producer(shared: &Shared) -> Result<BaseProducer<Context>, KafkaError> {
-    client_config(&shared.config, 0).create_with_context(Context)
+    client_config(&shared.config, 0, LINGER_MS).create_with_context(Context)
 }

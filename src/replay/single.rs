@@ -167,7 +167,7 @@ impl Replayer {
             return Ok(Arc::clone(producer));
         }
         let patience = self.config.replay.timeout.as_millis();
-        let producer = client_config(&self.config, patience).create_with_context(Context);
+        let producer = client_config(&self.config, patience, 0).create_with_context(Context);
         let producer = Arc::new(producer.map_err(|error| ReplayError::Refused(error.to_string()))?);
         Ok(Arc::clone(slot.insert(producer)))
     }

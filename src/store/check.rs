@@ -21,8 +21,8 @@ use super::{APPLICATION_ID, StoreError, beside, check_head, file_sizes, folder, 
 /// How long the look at the pages may take at a start: a small file is seen whole in it, of a big one a part.
 /// `crm-events-sink check-journal` takes the time it needs.
 const QUICK_CHECK_MAX: Duration = Duration::from_millis(100);
-/// … and how long it may take where others use the processor or the disk is slow.
-const QUICK_CHECK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// … and how long it may take where others use the processor or the disk is slow: a sink is ready in 300 ms.
+const QUICK_CHECK_WAIT_MAX: Duration = Duration::from_millis(150);
 /// Steps of SQLite between two looks at the clock: well under a millisecond.
 const STEPS: i32 = 1000;
 /// How long a look waits for another process that has the file for itself.

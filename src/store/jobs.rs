@@ -127,7 +127,10 @@ impl Writer {
     pub fn step_job(&mut self, step: &Step, now: Timestamp) -> Result<(), StoreError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         match step {
-            Step::Begin { job_id, event_ids } => begin(&transaction, *job_id, event_ids)?,
+            Step::Next { job_id, verdicts, event_ids } => {
+                record(&transaction, *job_id, verdicts)?;
+                begin(&transaction, *job_id, event_ids)?;
+            }
             Step::Record { job_id, verdicts } => record(&transaction, *job_id, verdicts)?,
             Step::Settle { job_id, verdict } => {
                 for event_id in in_flight(&transaction, *job_id)? {

@@ -13,8 +13,8 @@ use crate::harness::{eventually, within};
 
 const FAMILY: &str = "replayed";
 const BARE: &str = "produced";
-/// As src/replay/outbound.rs has it.
-const LINGER_MS: &str = "0";
+/// As src/replay/run.rs has it.
+const LINGER_MS: &str = "5";
 /// What the API allows at most.
 const RATE_PER_S: u32 = 100_000;
 
