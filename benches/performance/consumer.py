@@ -44,7 +44,7 @@ while done < count:
     if rows:
         with db:
             db.executemany(insert, rows)
-        consumer.commit(asynchronous=True)
+        consumer.commit(asynchronous=False)
         done += len(rows)
 sys.stdin.read()
 consumer.close()

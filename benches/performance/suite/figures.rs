@@ -61,7 +61,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Notes a figure and prints it. One that is not in the table is a detail of one that is.
+    /// Notes a figure and prints it. One that is not among [`FIGURES`] is a detail of one that is.
     pub fn put(&mut self, name: &str, value: f64) {
         assert!(value.is_finite(), "{name} is {value}");
         println!("{name} {}", digits(value));
