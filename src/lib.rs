@@ -189,6 +189,7 @@ pub fn run(
             let aftermath = write::Aftermath::default();
             let stage = Write {
                 last_transaction: None,
+                last_arrival: None,
                 store,
                 reserve,
                 aftermath,

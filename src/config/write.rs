@@ -37,7 +37,8 @@ pub struct Write {
     /// How long a record may wait for others to share its transaction. 0 to 10 s.
     #[serde(with = "duration")]
     pub batch_age_max: Duration,
-    /// A transaction is followed by the next one after this time, or when `batch_rows_min` rows wait. 0 to 60 s.
+    /// A transaction is followed by the next one after this time, or when `batch_rows_min` rows wait, or when a record comes
+    /// after a quarter of it without any. 0 to 60 s.
     #[serde(with = "duration")]
     pub batch_interval: Duration,
     /// Rows that do not wait for `batch_interval` to be over, 1 to 100,000.

@@ -20,7 +20,7 @@ pub struct Collected {
     pub bytes: usize,
     /// When its first record was taken from Kafka.
     pub since: Instant,
-    /// Somebody waits until this is durable.
+    /// It came alone, or somebody waits until it is durable.
     pub is_urgent: bool,
 }
 
@@ -29,7 +29,12 @@ impl Limits {
         collected.rows >= self.rows_max || collected.bytes >= self.bytes_max
     }
 
-    /// Until when others may join: at once after a time of quiet, in groups when events come one after the other.
+    /// Whether a record comes alone: nothing came for a quarter of the interval.
+    pub fn is_alone(&self, since: Instant, last_arrival: Option<Instant>) -> bool {
+        last_arrival.is_none_or(|last| since.saturating_duration_since(last) >= self.interval / 4)
+    }
+
+    /// Until when others may join.
     pub fn deadline(&self, collected: &Collected, last_transaction: Option<Instant>) -> Instant {
         let deadline = collected.since + self.age_max;
         match last_transaction {
@@ -65,6 +70,8 @@ mod tests {
     #[test]
     fn a_lone_record_goes_at_once_and_those_that_follow_it_go_together() {
         let since = Instant::now();
+        let after = |ms| LIMITS.is_alone(since + Duration::from_millis(ms), Some(since));
+        assert!(after(500) && !after(499) && LIMITS.is_alone(since, None));
         let lone = Collected { rows: 1, bytes: 300, since, is_urgent: false };
         let at_once = since + LIMITS.age_max;
         let before = |ms| Some(since - Duration::from_millis(ms));

@@ -45,8 +45,10 @@ pub struct Write {
     pub health: Arc<Health>,
     pub shutdown: Arc<Shutdown>,
     pub limits: Limits,
-    /// When the last records became durable.
+    /// When the last records became durable,
     pub last_transaction: Option<Instant>,
+    /// and when the last ones came.
+    pub last_arrival: Option<Instant>,
     pub log_bytes_max: u64,
     pub heart: Heart,
 }
@@ -119,9 +121,10 @@ impl Write {
     }
 
     /// `first` and what joins it before the transaction is due. An order is not kept waiting: it makes it due.
-    fn collect(&self, first: Batch) -> (Work, Option<Order>) {
-        let mut collected =
-            Collected { rows: first.items.len(), bytes: first.bytes, since: first.since, is_urgent: first.is_urgent };
+    fn collect(&mut self, first: Batch) -> (Work, Option<Order>) {
+        let is_urgent = first.is_urgent || self.limits.is_alone(first.since, self.last_arrival);
+        let mut collected = Collected { rows: first.items.len(), bytes: first.bytes, since: first.since, is_urgent };
+        self.last_arrival = Some(first.since);
         let mut work = Work { items: first.items, sightings: first.sightings };
         let mut ordered = None;
         while !self.limits.is_full(&collected) {
@@ -130,6 +133,7 @@ impl Write {
                     collected.rows += batch.items.len();
                     collected.bytes += batch.bytes;
                     collected.is_urgent |= batch.is_urgent;
+                    self.last_arrival = Some(batch.since);
                     work.items.extend(batch.items);
                     work.sightings.extend(batch.sightings);
                 }
