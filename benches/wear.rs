@@ -90,9 +90,11 @@ fn start(before: &Path, name: &str, bootstrap: &str, rate: u32, toml: &str) -> B
     let journal = folder.join("journal.db");
     fs::copy(before, &journal).expect("room for its journal");
     forget(&journal);
+    // Unlike Apache Kafka the embedded broker lets a fetch wait although records come: they would arrive in lumps.
     let text = format!(
         "{toml}kafka.brokers = {bootstrap:?}\nkafka.group_id = {name:?}\nkafka.topics = [{:?}]\njournal.path = {journal:?}\n\
-         metrics.listen = \"127.0.0.1:0\"\napi.listen = \"127.0.0.1:0\"\nlog.level = \"error\"\n",
+         metrics.listen = \"127.0.0.1:0\"\napi.listen = \"127.0.0.1:0\"\nlog.level = \"error\"\n\
+         kafka.properties.\"fetch.wait.max.ms\" = 10\n",
         topic(rate)
     );
     fs::write(&config, text).expect("its configuration");
