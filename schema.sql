@@ -23,7 +23,10 @@ CREATE TABLE event_journal (
 -- Events are found by segments of 1024 ids (src/store/segment.rs): what tenants, topics and keys come in no order is in
 -- order within a segment, so that all that is written of these indexes is the last segment's few pages, however large the
 -- journal is. To look a tenant or a key up is a seek for each segment.
--- COSTS
+-- What they cost (cargo bench --bench indexes: 300,000 events of 361 bytes and 200 tenants, batches of 2000). An event writes
+-- 1,330 bytes to the log and the file, and takes 630 on the disk, of which these take 47, 32 and 37. With (kafka_key) for all
+-- segments beside them it would write 7,010, since nearly every event would write a page of its own, at 0.3 of the speed;
+-- with (tenant_id, received_at) and (topic, received_at) 3,230, at 0.6.
 CREATE INDEX event_journal_tenant   ON event_journal (id >> 10, tenant_id, topic);
 CREATE INDEX event_journal_key      ON event_journal (id >> 10, kafka_key) WHERE kafka_key IS NOT NULL;
 CREATE INDEX event_journal_received ON event_journal (received_at);
