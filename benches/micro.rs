@@ -74,7 +74,7 @@ fn batching(criterion: &mut Criterion) {
                 batch.push(event(record(number, black_box(value.as_bytes()))));
             }
             inlet.offer(batch, Duration::ZERO).unwrap();
-            outlet.next_batch(Instant::now())
+            outlet.next(Instant::now())
         });
     });
     group.finish();

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 
 pub use self::durable::Durable;
-use self::orders::Ordered;
-pub use self::orders::{Answer, JobOrder, LetterOrder, Order, OrderError, Orders, RemovalOrder};
+pub use self::orders::{Answer, JobOrder, LetterOrder, Order, OrderError, Ordered, Orders, RemovalOrder};
 
 use crate::coverage::Begin;
 use crate::dead_letter::DeadLetter;
@@ -139,6 +138,14 @@ pub enum Arrival {
     Closed,
 }
 
+/// What may end the writer's wait for more to share a transaction.
+#[derive(Debug)]
+pub enum Joining {
+    Batch(Batch),
+    Order(Ordered),
+    Nothing,
+}
+
 /// The consumers' end.
 #[derive(Debug, Clone)]
 pub struct Inlet {
@@ -202,8 +209,17 @@ impl Outlet {
         }
     }
 
+    /// What joins a transaction before `deadline`. An order ends the wait; it is not begun, because a fault may come first.
+    pub fn joining(&self, deadline: Instant) -> Joining {
+        crossbeam_channel::select! {
+            recv(self.orders) -> ordered => ordered.map_or(Joining::Nothing, Joining::Order),
+            recv(self.batches) -> batch => batch.map_or(Joining::Nothing, Joining::Batch),
+            default(deadline.saturating_duration_since(Instant::now())) => Joining::Nothing,
+        }
+    }
+
     /// The next batch; orders wait.
-    pub fn next_batch(&self, deadline: Instant) -> Arrival {
+    fn next_batch(&self, deadline: Instant) -> Arrival {
         match self.batches.recv_deadline(deadline) {
             Ok(batch) => Arrival::Batch(batch),
             Err(RecvTimeoutError::Timeout) => Arrival::Quiet,

@@ -102,7 +102,7 @@ pub enum RemovalOrder {
 
 /// An order, and whether its giver still waits for the writer to begin with it.
 #[derive(Debug)]
-pub(super) struct Ordered {
+pub struct Ordered {
     order: Order,
     fate: Arc<AtomicU8>,
 }
@@ -118,7 +118,7 @@ fn decide(fate: &AtomicU8, how: u8) -> bool {
 
 impl Ordered {
     /// The order, unless its giver has given up: then nobody must carry it out.
-    pub(super) fn begin(self) -> Option<Order> {
+    pub fn begin(self) -> Option<Order> {
         decide(&self.fate, BEGUN).then_some(self.order)
     }
 }

@@ -20,7 +20,7 @@ use crate::dead_letter::breaker;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::pulse::Heart;
-use crate::queue::{Arrival, Batch, Durable, Item, Order, Outlet, Partition, Sighting};
+use crate::queue::{Arrival, Batch, Durable, Item, Joining, Ordered, Outlet, Partition, Sighting};
 use crate::shutdown::Shutdown;
 use crate::store::{Appended, Fate, Reserve, Rules, Writer, file_sizes};
 
@@ -93,11 +93,11 @@ impl Write {
             self.heart.beat();
             match self.queue.next(Instant::now() + IDLE_TICK) {
                 Arrival::Batch(first) => {
-                    let (work, order) = self.collect(first);
+                    let (work, ordered) = self.collect(first);
                     if !work.items.is_empty() && !self.make_durable(&work) {
                         return;
                     }
-                    if let Some(order) = order {
+                    if let Some(order) = ordered.and_then(Ordered::begin) {
                         self.obey(order);
                     }
                 }
@@ -121,15 +121,15 @@ impl Write {
     }
 
     /// `first` and what joins it before the transaction is due. An order is not kept waiting: it makes it due.
-    fn collect(&mut self, first: Batch) -> (Work, Option<Order>) {
+    fn collect(&mut self, first: Batch) -> (Work, Option<Ordered>) {
         let is_urgent = first.is_urgent || self.limits.is_alone(first.since, self.last_arrival);
         let mut collected = Collected { rows: first.items.len(), bytes: first.bytes, since: first.since, is_urgent };
         self.last_arrival = Some(first.since);
         let mut work = Work { items: first.items, sightings: first.sightings };
         let mut ordered = None;
         while !self.limits.is_full(&collected) {
-            match self.queue.next(self.limits.deadline(&collected, self.last_transaction)) {
-                Arrival::Batch(batch) => {
+            match self.queue.joining(self.limits.deadline(&collected, self.last_transaction)) {
+                Joining::Batch(batch) => {
                     collected.rows += batch.items.len();
                     collected.bytes += batch.bytes;
                     collected.is_urgent |= batch.is_urgent;
@@ -137,11 +137,11 @@ impl Write {
                     work.items.extend(batch.items);
                     work.sightings.extend(batch.sightings);
                 }
-                Arrival::Order(order) => {
+                Joining::Order(order) => {
                     ordered = Some(order);
                     break;
                 }
-                Arrival::Quiet | Arrival::Closed => break,
+                Joining::Nothing => break,
             }
         }
         self.metrics.flow.queue_batches.set(self.queue.waiting() as i64);

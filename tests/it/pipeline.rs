@@ -252,15 +252,15 @@ fn events_that_follow_one_another_share_a_transaction_unless_somebody_waits() {
         taken(&sink, number as f64 + 1.0);
     }
     assert_eq!(stored(&sink), 1, "a minute has not passed, and they are less than ten");
-    assert_eq!(sink.post("/replay/1").status, 200);
+    // Whatever the writer is asked to do, it does after what it has.
+    assert_eq!(sink.post("/consumer/resume").status, 200);
     sink.await_events(4);
-    eventually("the replay has come back", || sink.metric_sum("crm_events_ingested_total") == 5.0);
-    for number in 5..14 {
+    for number in 4..14 {
         sender.event(LEADS, "acme", number);
     }
     sink.await_events(14);
     let received = sink.value::<i64>("SELECT count(DISTINCT received_at) FROM event_journal");
-    assert_eq!(received, 3, "the first alone, those before the replay, and ten with the replay's event");
+    assert_eq!(received, 3, "the first alone, those before the order, and ten that did not have to wait");
     sender.event(LEADS, "acme", 14);
     taken(&sink, 15.0);
     assert_eq!(sink.stop(), Some(0));
