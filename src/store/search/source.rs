@@ -16,7 +16,8 @@ use crate::store::segment::{Segments, ids_of, segment_of};
 #[derive(Debug)]
 pub(in crate::store) struct Source {
     pub sql: String,
-    values: Vec<Value>,
+    /// From `?4` on.
+    pub(super) values: Vec<Value>,
     /// Whether the statement is about a segment; else it is about all ids at once.
     by_segment: bool,
     pub ids: Range<i64>,
@@ -123,7 +124,8 @@ impl Source {
         ids: &Range<i64>,
         look: &mut impl FnMut(Looked) -> ControlFlow<()>,
     ) -> rusqlite::Result<ControlFlow<()>> {
-        let mut rows = select.query(params_from_iter(self.values(segment, ids)))?;
+        let first_values = [segment, ids.start, ids.end].map(Value::from);
+        let mut rows = select.query(params_from_iter(first_values.iter().chain(&self.values)))?;
         while let Some(row) = rows.next()? {
             let looked = look(Looked::At { id: row.get(0)?, is_meant: row.get(1)? });
             if looked.is_break() {
@@ -131,11 +133,6 @@ impl Source {
             }
         }
         Ok(look(Looked::Through(ids.clone())))
-    }
-
-    /// What the statement is carried out with.
-    pub fn values(&self, segment: i64, ids: &Range<i64>) -> impl Iterator<Item = Value> {
-        [segment, ids.start, ids.end].map(Value::from).into_iter().chain(self.values.iter().cloned())
     }
 }
 
