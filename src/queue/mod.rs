@@ -180,9 +180,7 @@ impl Inlet {
             Err(SendTimeoutError::Timeout(batch) | SendTimeoutError::Disconnected(batch)) => Err(batch),
         }
     }
-}
 
-impl Inlet {
     /// Has the writer make durable at once what it has.
     pub fn hurry(&self) {
         let nothing = Batch { is_urgent: true, ..Batch::new(Instant::now()) };

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+
 use super::coverage::{Log, Logs, Ranges};
 use super::row::{is_constraint, time_text};
 use super::rows::{Failure, Isolation, Rows, refused};
@@ -9,7 +11,6 @@ use super::{StoreError, Writer, chain, overlap};
 use crate::coverage::{Gap, NewLog};
 use crate::dead_letter::Reason;
 use crate::queue::{Item, Partition, Sighting};
-use jiff::Timestamp;
 
 /// What became of an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
